@@ -1,0 +1,15 @@
+"""One thread, one seed, no network: what every test starts from."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _quiet_machine():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
