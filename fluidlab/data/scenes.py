@@ -1,0 +1,221 @@
+"""EmojiScenes: a text-to-image problem that fits into a pip package, with the truth about every picture known.
+
+A scene shows 1 to 4 objects on a soft background, and its caption asks for one of GenEval's six skills. Scene i of a
+split is made from (split, seed, i) alone, by whole numbers only (see atlas.py and splitmix.py), so it has the same
+bytes on every machine and there is no end of them. It knows nothing of models or tokens.
+
+What to notice: background hue, gradient and offset are continuous, which is what a discrete code must lose; and some
+pairs of classes and some coloured classes never occur outside the test split, so that composition can be told from
+memory.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from fluidlab.data.atlas import CLASSES, COLORS, scale_layers, tint
+from fluidlab.data.grammar import RELATIONS, SKILLS, describe
+from fluidlab.data.splitmix import SplitMix64, hash_text, mix
+
+# The dials. Lengths are pixels of a 64-pixel scene and grow with the image.
+SIZES = {"train": 1_000_000, "validation": 10_000, "test": 10_000}  # scenes a split has unless told otherwise
+SKILL_MIX = ("single_object", "two_object", "counting", "colors", "position", "color_attr")  # drawn evenly from this
+CELL = 32                          # 2x2 cells, one object each, so that objects never overlap
+SMALL = (26, 27, 28, 29, 30)       # the longer side of an object in its cell
+LARGE = (40, 42, 44, 46, 48)       # and of a single object that has the scene to itself
+LARGE_SHARE = 50                   # per cent of the scenes with one object
+OFFSET = 3                         # how far an object may lie from the middle of its cell; a large one four times that
+COUNTS = (2, 3, 4)
+EXTRA_COLOR_SHARE = 25             # per cent of the counting and position scenes that name colours too
+PALE = (208, 250)                  # range of each channel of a background's two hues
+HELDOUT_SHARE = 10                 # per cent of the class pairs and of the coloured classes
+HELDOUT_TEST_SHARE = 50            # per cent of the test scenes of COMPOSED skills that show one of these
+COMPOSED = ("two_object", "colors", "position", "color_attr")
+CACHE_BYTES = 96 * 2**20           # of ready sprites; all that a 64-pixel data set needs takes 25 MB
+
+
+@functools.cache
+def is_heldout_pair(first: str, second: str) -> bool:
+    """Whether two classes are kept apart in training, in either order; fixed by their names alone."""
+    return hash_text("pair " + " + ".join(sorted((first, second)))) % 100 < HELDOUT_SHARE
+
+
+@functools.cache
+def is_heldout_color(name: str, color: str) -> bool:
+    """Whether a class never has this colour in training; fixed by the two names alone."""
+    return hash_text(f"color {color} {name}") % 100 < HELDOUT_SHARE
+
+
+def is_heldout(objects: list[dict]) -> bool:
+    """Whether objects ({"class", "color"}) show a composition that training never does."""
+    names = sorted({thing["class"] for thing in objects})
+    pairs = ((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
+    painted = ((thing["class"], thing["color"]) for thing in objects if thing["color"])
+    return any(is_heldout_pair(*pair) for pair in pairs) or any(is_heldout_color(*both) for both in painted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A scene before it is drawn. `cells` holds for each object where it may lie: (x, y, side, size), 64-pixel units;
+    `relation` is where the first object lies as seen from the second, or None."""
+
+    skill: str
+    objects: list[dict]
+    relation: str | None
+    cells: list[tuple[int, int, int, int]]
+    heldout: bool
+
+
+def _check(name: str, value, allowed) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
+
+
+class EmojiScenes(Dataset):
+    """Pictures of emoji with captions; a map-style data set.
+
+    Args:
+        split: "train", "validation" or "test". Only "test" shows the held-out compositions.
+        image_size: side in pixels, a multiple of 16 from 64 to 256.
+        seed: another number gives other scenes, at least 0.
+        size: how many scenes there are; None for SIZES[split]. Scenes are made when asked for, so any number will do.
+        num_classes, num_colors: use the first of CLASSES and of COLORS only; None for all.
+        offset: how far an object may lie from the middle of its cell, in pixels of a 64-pixel scene.
+        backgrounds: False for plain white.
+        skills: the skills that scenes are drawn from, evenly; repeat one to have more of it.
+
+    Raises:
+        ValueError: an argument is outside its range.
+        IndexError: `scenes[i]` with i outside [0, len(scenes)).
+    """
+
+    def __init__(self, split="train", image_size=64, seed=0, *, size=None, num_classes=None, num_colors=None,
+                 offset=OFFSET, backgrounds=True, skills=SKILL_MIX):  # fmt: skip
+        _check("split", split, tuple(SIZES))
+        _check("image_size", image_size, range(64, 257, 16))
+        num_classes = len(CLASSES) if num_classes is None else num_classes
+        num_colors = len(COLORS) if num_colors is None else num_colors
+        size = SIZES[split] if size is None else size
+        for name, value, low, high in (("seed", seed, 0, 2**63 - 1), ("size", size, 1, 2**63 - 1),
+                                       ("num_classes", num_classes, 4, len(CLASSES)), ("offset", offset, 0, 32),
+                                       ("num_colors", num_colors, 2, len(COLORS))):  # fmt: skip
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise ValueError(f"{name} is {value!r}; allowed are whole numbers from {low} to {high}.")
+        if not skills:
+            raise ValueError(f"skills is empty; allowed are {', '.join(map(repr, SKILLS))}.")
+        for skill in skills:
+            _check("skill", skill, SKILLS)
+        self.split, self.image_size, self.seed, self.size = split, image_size, seed, size
+        self.classes, self.colors = CLASSES[:num_classes], tuple(COLORS)[:num_colors]
+        self.offset, self.backgrounds, self.skills = offset, backgrounds, tuple(skills)
+        self._forget()
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        """Scene `index`: "image" uint8 (3, H, W), "caption", "objects" [{"class", "color" or None, "box"}], "skill",
+        "heldout". A box is [x0, y0, x1, y1] in pixels, x1 and y1 just outside, tight around what is visible."""
+        rng = self._rng(index)
+        plan = self._plan(rng)
+        caption = describe(plan.skill, plan.objects, plan.relation, rng)
+        image = np.empty((3, self.image_size, self.image_size), np.uint8)
+        boxes = self._draw(plan, rng, image)
+        objects = [{**thing, "box": box} for thing, box in zip(plan.objects, boxes, strict=True)]
+        return {"image": torch.from_numpy(image), "caption": caption, "objects": objects, "skill": plan.skill,
+                "heldout": plan.heldout}  # fmt: skip
+
+    def batch(self, indices) -> tuple[torch.Tensor, list[str]]:
+        """Images uint8 (B, 3, H, W) and captions of several scenes, equal to those of `scenes[i]`."""
+        indices = [int(index) for index in indices]
+        images = np.empty((len(indices), 3, self.image_size, self.image_size), np.uint8)
+        captions = []
+        for index, image in zip(indices, images, strict=True):
+            rng = self._rng(index)
+            plan = self._plan(rng)
+            captions.append(describe(plan.skill, plan.objects, plan.relation, rng))
+            self._draw(plan, rng, image)
+        return torch.from_numpy(images), captions
+
+    def caption(self, index: int, canonical: bool = False) -> str:
+        """The caption of a scene without drawing it; `canonical` for GenEval's plain wording."""
+        rng = self._rng(index)
+        plan = self._plan(rng)
+        return describe(plan.skill, plan.objects, plan.relation, None if canonical else rng)
+
+    def plan(self, index: int) -> Plan:
+        """What a scene shows, without drawing it."""
+        return self._plan(self._rng(index))
+
+    def as_hf_dataset(self, num_scenes: int):
+        """The first `num_scenes` scenes as a Hugging Face `datasets.Dataset`.
+
+        Columns: image (datasets.Image), caption, boxes, classes, colors ("" for natural), skill, heldout.
+        """
+        from fluidlab.data.scenes_hf import to_hf_dataset  # imports `datasets`, which takes a second
+
+        return to_hf_dataset(self, num_scenes)
+
+    def _rng(self, index: int) -> SplitMix64:
+        if not 0 <= index < self.size:
+            raise IndexError(f"scene {index} does not exist; this split has scenes 0 to {self.size - 1}.")
+        return SplitMix64(hash_text(self.split), self.seed, int(index))
+
+    def _plan(self, rng: SplitMix64) -> Plan:
+        skill = rng.choice(self.skills)
+        wanted = self.split == "test" and skill in COMPOSED and rng.below(100) < HELDOUT_TEST_SHARE
+        for _ in range(10_000):  # about ten tries when wanted, one when not
+            objects = self._draw_objects(rng, skill)
+            heldout = is_heldout(objects)
+            if heldout == wanted:
+                relation = rng.choice(tuple(RELATIONS)) if skill == "position" else None
+                cells = _place(rng, len(objects), relation)
+                return Plan(skill=skill, objects=objects, relation=relation, cells=cells, heldout=heldout)
+        raise ValueError(f"{len(self.classes)} classes and {len(self.colors)} colours leave no {skill} scene with "
+                         f"heldout={wanted}; allowed are dials that do.")  # fmt: skip
+
+    def _draw_objects(self, rng: SplitMix64, skill: str) -> list[dict]:
+        painted = skill in ("colors", "color_attr")
+        if skill in ("counting", "position"):
+            painted = rng.below(100) < EXTRA_COLOR_SHARE
+        kinds = 1 if skill in ("single_object", "colors", "counting") else 2
+        names = rng.sample(self.classes, kinds)
+        colors = rng.sample(self.colors, kinds) if painted else [None] * kinds
+        copies = rng.choice(COUNTS) if skill == "counting" else 1
+        return [{"class": name, "color": color} for name, color in zip(names, colors, strict=True)] * copies
+
+    def _draw(self, plan: Plan, rng: SplitMix64, image: np.ndarray) -> list[list[int]]:
+        """Fill `image` (3, H, W) uint8; return the boxes."""
+        _paint_background(rng, image, self.backgrounds)
+        boxes = []
+        for thing, (x, y, side, size) in zip(plan.objects, plan.cells, strict=True):
+            scale = self.image_size
+            ink, through = self._sprite(thing["class"], thing["color"], size * scale // 64)
+            h, w = through.shape
+            reach = (self.offset if side == CELL else 4 * self.offset) * scale // 64
+            x0 = x * scale // 64 + _wander(rng, side * scale // 64 - w, reach)
+            y0 = y * scale // 64 + _wander(rng, side * scale // 64 - h, reach)
+            _composite(image[:, y0 : y0 + h, x0 : x0 + w], ink, through)
+            boxes.append([x0, y0, x0 + w, y0 + h])
+        return boxes
+
+    def _sprite(self, name: str, color: str | None, size: int):
+        key = (name, color, size)
+        if key not in self._sprites:
+            if (name, size) not in self._scaled:
+                self._scaled = {**({} if len(self._scaled) > 64 else self._scaled), (name, size): scale_layers(name, size)}
+            sprite = tint(*self._scaled[name, size], color)
+            self._cached += sum(part.nbytes for part in sprite)
+            if self._cached > CACHE_BYTES:
+                self._forget()
+            self._sprites[key] = sprite
+        return self._sprites[key]
+
+    def _forget(self) -> None:
+        self._sprites, self._scaled, self._cached = {}, {}, 0
+
+    def __getstate__(self) -> dict:  # a worker process gets the recipe, not the cache
+        return {**self.__dict__, "_sprites": {}, "_scaled": {}, "_cached": 0}

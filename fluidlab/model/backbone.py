@@ -1,0 +1,33 @@
+"""The Transformer between the tokens and the head. It sees vectors, a text and a causality flag; no order, no head."""
+
+import torch
+from torch import Tensor, nn
+
+from fluidlab.config import ModelConfig
+from fluidlab.layers import Block, KVCache, init_linear, sincos_positions
+
+
+class Backbone(nn.Module):
+    """Positions, blocks of self-attention, cross-attention and MLP, final norm."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.positions = nn.Parameter(torch.empty(config.seq_len, config.width))                     # (N, D)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.num_heads, config.mlp_ratio, cross_attention=True) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width)
+        init_linear(self, config.depth)
+        with torch.no_grad():
+            self.positions.copy_(sincos_positions(config.grid, config.width))                        # learned from here on
+
+    def forward(self, x: Tensor, text: Tensor, text_mask: Tensor, causal: bool = False,
+                caches: list[KVCache] | None = None) -> Tensor:
+        """x (B, N, D), text (B, S, D), text_mask (B, S) True = may be looked at -> z (B, N, D).
+
+        With caches, x holds only the positions that follow those already cached.
+        """
+        first = caches[0].filled if caches else 0
+        x = x + self.positions[first:first + x.shape[1]]                                             # (B, N, D)
+        for i, block in enumerate(self.blocks):
+            x = block(x, text, text_mask, causal=causal, cache=caches[i] if caches else None)        # (B, N, D)
+        return self.norm(x)

@@ -1,0 +1,90 @@
+"""Fluid (arXiv 2410.13863): text and some image tokens in, a distribution of the other tokens out.
+
+The whole paper is `forward`: the order decides what is hidden, the head decides what a token is, and between them
+stands one Transformer that knows neither. All four variants of the paper, and any new order or head, are this file.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fluidlab.config import ModelConfig
+from fluidlab.layers import KVCache
+from fluidlab.model.backbone import Backbone
+from fluidlab.model.heads import HEADS
+from fluidlab.model.noise import Streams
+from fluidlab.model.orders import ORDERS
+from fluidlab.text.aligner import TextAligner
+
+
+class Fluid(nn.Module):
+    """One of {raster, random} x {softmax, diffusion, flow}.
+
+    Args:
+        config: a `ModelConfig`, for example from `preset("mini", order="random", head="diffusion")`.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.aligner = TextAligner(config.text_dim, config.width, config.aligner_depth, config.num_heads,
+                                   config.mlp_ratio)
+        self.order = ORDERS[config.order](config.width)
+        self.head = HEADS[config.head](config)
+        self.backbone = Backbone(config)
+
+    def forward(self, tokens: Tensor, features: Tensor, mask: Tensor, generator: Streams = None) -> Tensor:
+        """The training loss, a scalar: mean over the tokens that had to be predicted.
+
+        Args:
+            tokens: (B, N) long codes below V, or (B, N, C) float latents of unit variance.
+            features: (B, S, E) of the text encoder.  mask: (B, S) bool, True = real text token.
+            generator: of the order's masks and the head's noise; the same generator gives the same loss.
+
+        Raises:
+            ValueError: shapes or dtype that do not fit the configuration.
+        """
+        loss, is_target = self.token_losses(tokens, features, mask, generator)
+        return (loss * is_target).sum() / is_target.sum()
+
+    def token_losses(self, tokens: Tensor, features: Tensor, mask: Tensor,
+                     generator: Streams = None) -> tuple[Tensor, Tensor]:
+        """Loss of every token (B, N), and which of them had to be predicted (B, N) bool; only those count."""
+        self.check(tokens, features, mask)
+        B, N = tokens.shape[:2]
+        is_target = self.order.targets(B, N, generator, tokens.device)    # (B, N)
+        z = self.hidden(tokens, is_target, *self.aligner(features, mask))  # (B, N, D)
+        return self.head.loss(z, tokens, generator), is_target            # (B, N), (B, N)
+
+    def hidden(self, tokens: Tensor, is_target: Tensor, text: Tensor, text_mask: Tensor,
+               caches: list[KVCache] | None = None) -> Tensor:
+        """What the backbone knows of each position, z (B, N, D), with the targets hidden.
+
+        With caches, only the positions that follow the cached ones go in and come out.
+        """
+        x = self.order.inputs(self.head.embed(tokens), is_target)         # (B, N, D)
+        x = x[:, caches[0].filled:] if caches else x
+        return self.backbone(x, text, text_mask, causal=self.order.causal, caches=caches)
+
+    def check(self, tokens: Tensor, features: Tensor, mask: Tensor) -> None:
+        """Raise `ValueError` unless the three tensors fit the configuration and each other."""
+        c, continuous = self.config, self.head.token_kind == "continuous"
+        want = ("B", c.seq_len, c.token_dim) if continuous else ("B", c.seq_len)
+        if tuple(tokens.shape[1:]) != want[1:] or tokens.is_floating_point() != continuous:
+            raise ValueError(f"tokens must be {self.head.token_kind} of shape ({', '.join(map(str, want))}), "
+                             f"got {tokens.dtype} of shape {tuple(tokens.shape)}.")
+        self.check_text(features, mask)
+        if len(features) != len(tokens):
+            raise ValueError(f"tokens and features must be of one batch, got {len(tokens)} and {len(features)}.")
+
+    def check_text(self, features: Tensor, mask: Tensor) -> None:
+        """Raise `ValueError` unless features are (B, S, E) and mask is (B, S) bool."""
+        if features.ndim != 3 or features.shape[-1] != self.config.text_dim:
+            raise ValueError(f"features must be of shape (B, S, {self.config.text_dim}), got {tuple(features.shape)}.")
+        if mask.dtype != torch.bool or mask.shape != features.shape[:2]:
+            raise ValueError(f"mask must be bool of shape {tuple(features.shape[:2])}, "
+                             f"got {mask.dtype} of shape {tuple(mask.shape)}.")
+
+    def count_parameters(self) -> dict[str, int]:
+        """Parameters of each part and their total. A scaling fit must say which of them it counts."""
+        counts = {name: sum(p.numel() for p in part.parameters()) for name, part in self.named_children()}
+        return {**counts, "total": sum(counts.values())}

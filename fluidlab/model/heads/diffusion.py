@@ -1,0 +1,83 @@
+"""Gaussian diffusion of one token: the cosine schedule, squared error on the noise, ancestral sampling.
+
+Sources: Ho et al. arXiv 2006.11239; cosine schedule and re-spacing, Nichol and Dhariwal arXiv 2102.09672.
+All arithmetic is float32 and the schedule is computed in float64. What to notice: near t = 999 the factor that turns
+predicted noise into a predicted token is 2e4, so the predicted token is clipped; without that an error of 0.001 in
+the noise becomes a token of size 20.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fluidlab.model.noise import Streams, normal, uniform
+
+
+def cosine_alphas(num_timesteps: int) -> Tensor:
+    """Share of the signal's variance left after each step, alpha-bar: (T,) float64, falling from almost 1 to 2e-9."""
+    def alpha_bar(u: float) -> float:
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    T = num_timesteps
+    betas = [min(1 - alpha_bar((i + 1) / T) / alpha_bar(i / T), 0.999) for i in range(T)]
+    return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
+
+
+class CosineDiffusion:
+    """The forward and backward process of a token.
+
+    Args:
+        num_timesteps: noise levels in training (the paper: 1000).
+        clip: bound of the predicted token in standard deviations of the latents.
+    """
+
+    def __init__(self, num_timesteps: int = 1000, clip: float = 5.0):
+        self.num_timesteps, self.clip = num_timesteps, clip
+        self.alphas = cosine_alphas(num_timesteps)                                    # (T,) float64
+
+    def corrupt(self, x0: Tensor, generator: Streams = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean tokens (B, N, C) -> noisy tokens, their time t (B, N) in 0 .. T-1, and the noise to be predicted."""
+        t = (uniform(x0.shape[:-1], generator, x0.device) * self.num_timesteps).long()    # (B, N)
+        noise = normal(x0.shape, generator, x0.device)                                    # (B, N, C)
+        alpha = self.alphas.to(x0.device)[t].float()[..., None]                           # (B, N, 1)
+        return alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise, self.model_time(t), noise
+
+    def model_time(self, t):
+        """Time as the denoiser is told it, 0 .. 1000 whatever T is."""
+        return t * (1000 / self.num_timesteps)
+
+    def timesteps(self, num_steps: int) -> list[int]:
+        """Re-spacing: `num_steps` of the T training times, evenly from T-1 down to 0.
+
+        Raises:
+            ValueError: more steps than T, or fewer than one.
+        """
+        if not 1 <= num_steps <= self.num_timesteps:
+            raise ValueError(f"num_denoising_steps must be from 1 to {self.num_timesteps}, got {num_steps}.")
+        return torch.linspace(self.num_timesteps - 1, 0, num_steps, dtype=torch.float64).round().long().tolist()
+
+    def step(self, x: Tensor, predicted_noise: Tensor, t: int, t_next: int | None, noise: Tensor) -> Tensor:
+        """One ancestral step from time t to t_next (None: the clean token), injecting the given noise.
+
+        The mean and variance of q(x_next | x, x0) with the predicted, clipped x0 (arXiv 2006.11239, eq. 6 and 7).
+        """
+        alpha = float(self.alphas[t])
+        alpha_next = 1.0 if t_next is None else float(self.alphas[t_next])
+        ratio = alpha / alpha_next                                                        # signal kept between the two
+        x0 = ((x - (1 - alpha) ** 0.5 * predicted_noise) / alpha ** 0.5).clamp(-self.clip, self.clip)
+        mean = (alpha_next ** 0.5 * (1 - ratio) * x0 + ratio ** 0.5 * (1 - alpha_next) * x) / (1 - alpha)
+        variance = (1 - alpha_next) / (1 - alpha) * (1 - ratio)
+        return mean + variance ** 0.5 * noise
+
+    def sample(self, predict: Callable[[Tensor, float], Tensor], shape: tuple, num_steps: int, temperature: float,
+               generator: Streams, device="cpu") -> Tensor:
+        """From noise to tokens of `shape` (B, K, C); temperature scales the injected noise, not the initial noise."""
+        times = self.timesteps(num_steps)
+        B, K, C = shape
+        noise = normal((B, num_steps, K, C), generator, device)                       # one draw per image for all steps
+        x = noise[:, 0]
+        for i, t in enumerate(times):
+            t_next, injected = (times[i + 1], noise[:, i + 1]) if i + 1 < num_steps else (None, torch.zeros_like(x))
+            x = self.step(x, predict(x, self.model_time(t)), t, t_next, temperature * injected)
+        return x

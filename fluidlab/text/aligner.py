@@ -1,0 +1,37 @@
+"""The trainable text aligner between the frozen text encoder and the backbone, and the learned null text.
+
+A learned token always stands before the text. It is all that remains of an empty or dropped prompt, so "no text" is
+a row whose mask is False everywhere, and no attention ever runs over nothing (a softmax of nothing is NaN).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fluidlab.layers import Block, init_linear
+
+
+class TextAligner(nn.Module):
+    """Linear projection to the backbone's width, then Transformer blocks over the text (the paper: 6).
+
+    Args:
+        text_dim: E, channels of the encoder's features.  width, depth, num_heads: of the blocks.
+    """
+
+    def __init__(self, text_dim: int, width: int, depth: int, num_heads: int, mlp_ratio: int = 4):
+        super().__init__()
+        self.project = nn.Linear(text_dim, width)
+        self.null_token = nn.Parameter(torch.zeros(width))
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        init_linear(self, max(depth, 1))
+        nn.init.normal_(self.project.weight, std=text_dim ** -0.5)                  # T5 features have unit scale: keep it
+        nn.init.normal_(self.null_token, std=0.02)
+
+    def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, E) features, (B, S) bool mask (True = real token) -> text (B, S+1, D), mask (B, S+1)."""
+        null = self.null_token.expand(len(features), 1, -1).to(features.dtype)      # (B, 1, D)
+        x = torch.cat([null, self.project(features)], dim=1)                        # (B, S+1, D)
+        mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)                # (B, S+1)
+        for block in self.blocks:
+            x = block(x, mask=mask)                                                 # (B, S+1, D)
+        return self.norm(x), mask

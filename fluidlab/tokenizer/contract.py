@@ -1,0 +1,47 @@
+"""What both tokenizers promise about the images and tokens that cross their border, checked in one place.
+
+A wrong image does not crash a convolution: bytes of 0..255, or floats of 0..1, encode to tokens that look like any
+others and only the pictures come out wrong, hours later. So everything is refused here, at the door.
+"""
+
+import torch
+from torch import Tensor
+
+from fluidlab.tokenizer.patches import square_grid
+
+PATCH_SIZE = 16  # pixels a token covers in each direction, in every tokenizer, so that token counts are equal
+
+
+def check_images(images: Tensor) -> None:
+    """Refuse what is not a batch (B, 3, H, W) of floats in [-1, 1] with H and W multiples of 16."""
+    if not torch.is_floating_point(images):
+        raise ValueError(f"Images are {images.dtype}, but must be floating point in [-1, 1], e.g. bytes / 127.5 - 1.")
+    if images.ndim != 4:
+        raise ValueError(f"Images have {images.ndim} dimensions, but must have 4: (B, 3, H, W).")
+    B, C, H, W = images.shape
+    if C != 3:
+        raise ValueError(f"Images have {C} channels, but must have 3 (red, green, blue).")
+    if B == 0 or H == 0 or W == 0 or H % PATCH_SIZE or W % PATCH_SIZE:
+        raise ValueError(
+            f"The batch is {B} images of {H}x{W} pixels, but must be at least 1 and both sides multiples of {PATCH_SIZE}."
+        )
+    low, high = images.min().item(), images.max().item()
+    if not (low >= -1.001 and high <= 1.001):  # written so that NaN fails too; 1e-3 is for resizing in bf16
+        raise ValueError(f"Images range from {low:.3f} to {high:.3f}, but must lie in [-1, 1].")
+
+
+def resolve_grid(num_tokens: int, grid: tuple[int, int] | None) -> tuple[int, int]:
+    """The (rows, columns) to decode on: the given one if it fits `num_tokens`, else the square."""
+    if grid is None:
+        return square_grid(num_tokens)
+    rows, columns = grid
+    if rows * columns != num_tokens:
+        raise ValueError(f"There are {num_tokens} tokens, but a grid of {rows}x{columns} holds {rows * columns}.")
+    return rows, columns
+
+
+def image_grid(image_size: int) -> tuple[int, int]:
+    """The token grid of a square image, or a refusal if the size is no multiple of 16."""
+    if image_size < PATCH_SIZE or image_size % PATCH_SIZE:
+        raise ValueError(f"The image size is {image_size}, but must be a positive multiple of {PATCH_SIZE} pixels.")
+    return image_size // PATCH_SIZE, image_size // PATCH_SIZE

@@ -1,0 +1,49 @@
+"""A tokenizer on disk: config.json beside model.safetensors, both written aside and then renamed.
+
+A file that is renamed into place is whole: a run that is stopped while saving leaves the former one, not half of one.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file in one atomic step."""
+    beside = path.with_name(path.name + ".part")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
+    os.replace(beside, path)
+
+
+def write_json(values: dict, path: Path) -> None:
+    """Write a JSON file in one atomic step."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def save_model(model: nn.Module, config: dict, folder: str | Path, dtype: torch.dtype) -> None:
+    """Save `model` with its floating weights in `dtype`, and `config`, into `folder` (made if missing)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    write_tensors(weights, folder / "model.safetensors")
+    write_json(config, folder / "config.json")
+
+
+def load_model(build: Callable[[dict], nn.Module], kind: str, folder: str | Path) -> nn.Module:
+    """Build from config.json, load model.safetensors as float32, freeze. Raises ValueError where the kind differs."""
+    folder = Path(folder)
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = values.pop("kind", None)
+    if found != kind:
+        raise ValueError(f"{folder / 'config.json'} describes a tokenizer of kind {found!r}, but {kind!r} was asked for.")
+    model = build(values)
+    model.load_state_dict({k: v.float() if v.is_floating_point() else v
+                           for k, v in load_file(folder / "model.safetensors").items()})
+    return model.eval().requires_grad_(False)

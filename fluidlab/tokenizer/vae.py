@@ -1,0 +1,102 @@
+"""The continuous tokenizer: an autoencoder to 1/8 size with 4 channels, every 2x2 block of it one token of 16 numbers.
+
+It has the ratios of the Stable Diffusion VAE that Fluid uses (Rombach et al. 2022, section 3.1; Kingma and Welling
+2014 for the loss), so 64 pixels give 16 tokens, 256 pixels give 256. It differs in two ways, both for the CPU: the
+convolutions run at 1/8 size, never on pixels, and nothing normalises over the image, so a crop encodes as the whole
+does and every size that is a multiple of 16 works. What to notice: a token may be any 16 real numbers. Nothing is
+rounded to a list of codes, and that is the whole difference to `vq.py`.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fluidlab.tokenizer.blocks import Decoder, Encoder
+from fluidlab.tokenizer.contract import PATCH_SIZE, check_images, check_tokens, image_grid, resolve_grid
+from fluidlab.tokenizer.files import load_model, save_model
+from fluidlab.tokenizer.patches import pack, unpack
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig:
+    """The sizes of a `VAETokenizer`: widths and residual blocks of its two halves at 1/8 size."""
+
+    image_size: int = 64  # pixels, only the default of .grid and .seq_len: any multiple of 16 can be encoded
+    latent_channels: int = 4
+    width: int = 128
+    encoder_depth: int = 2
+    decoder_depth: int = 3
+
+
+class VAETokenizer(nn.Module):
+    """Images (B, 3, H, W) in [-1, 1] to tokens (B, N, 16) of zero mean and unit variance and back, N = H/16 * W/16.
+
+    The statistics are kept for the 4 latent channels, not for the 16 of a token: the 16 are 4 positions of the same
+    4 channels, and the convolutions treat the positions alike, so 16 means would only give one latent two values.
+    """
+
+    kind = "continuous"
+    patch_size = PATCH_SIZE
+
+    def __init__(self, config: VAEConfig | None = None):
+        super().__init__()
+        self.config = config = config or VAEConfig()
+        image_grid(config.image_size)  # refuse a bad default size now
+        self.encoder = Encoder(2 * config.latent_channels, config.width, config.encoder_depth)
+        self.decoder = Decoder(config.latent_channels, config.width, config.decoder_depth)
+        self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
+        self.register_buffer("latent_std", torch.ones(config.latent_channels))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of tokens of an image of the default size."""
+        return image_grid(self.config.image_size)
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens of an image of the default size."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def token_dim(self) -> int:
+        """Channels of a token: 2x2 latents of `latent_channels` each."""
+        return 4 * self.config.latent_channels
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance (B, 4, H/8, W/8) of the raw latents, in float32: what `fit` trains on."""
+        mean, logvar = self.encoder(images).float().chunk(2, dim=1)
+        return mean, (logvar - 6.0).clamp(-14.0, 4.0)  # starts near std 0.05, so that the decoder learns at once
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1], sides multiples of 16, to tokens (B, N, 16) in raster order.
+
+        The posterior's mean, or with a (CPU) `generator` one sample of it. Raises ValueError for other images.
+        """
+        check_images(images)
+        mean, logvar = self.posterior(images.to(self.latent_mean.dtype))
+        if generator is not None:
+            noise = torch.randn(mean.shape, generator=generator)
+            mean = mean + torch.exp(0.5 * logvar) * noise.to(mean)
+        latents = (mean - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]  # (B, 4, H/8, W/8)
+        return pack(latents)                                                                 # (B, N, 16)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Tokens (B, N, 16) to images (B, 3, H, W) clamped to [-1, 1]; `grid` (rows, columns) if not square."""
+        check_tokens(tokens, self.token_dim)
+        latents = unpack(tokens.to(self.latent_mean.dtype), resolve_grid(tokens.shape[1], grid))  # (B, 4, H/8, W/8)
+        latents = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
+        return self.decoder(latents).float().clamp(-1.0, 1.0)                                     # (B, 3, H, W)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write config.json and model.safetensors; `dtype` float16 halves the file, loading gives float32 again."""
+        save_model(self, {"kind": "vae", **dataclasses.asdict(self.config)}, folder, dtype)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "VAETokenizer":
+        """Read what `save_pretrained` wrote, ready for use (evaluation mode, frozen)."""
+        return load_model(lambda values: cls(VAEConfig(**values)), "vae", folder)
