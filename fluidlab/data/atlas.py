@@ -235,7 +235,7 @@ def tint(layers: np.ndarray, area: int, color: str | None) -> tuple[np.ndarray, 
         color: a name in COLORS, or None for the natural colours.
 
     Returns:
-        `ink` (3, h, w) and `through` (h, w), both uint16 in 0..255: a background shows as ink + background * through.
+        `ink` (3, h, w) and `through` (h, w), both uint8: a background shows as ink + background * through.
     """
     through = 255 - (layers[0] + area // 2) // area
     if color is None:
@@ -243,7 +243,7 @@ def tint(layers: np.ndarray, area: int, color: str | None) -> tuple[np.ndarray, 
     else:
         rgb = np.array(COLORS[color], dtype=np.int64)[:, None, None]
         ink = (255 * layers[4:7] + rgb * layers[7]) // (255 * 255 * area)
-    return np.minimum(ink, 255 - through).astype(np.uint16), through.astype(np.uint16)
+    return np.minimum(ink, 255 - through).astype(np.uint8), through.astype(np.uint8)
 
 
 if __name__ == "__main__":

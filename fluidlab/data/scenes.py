@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from fluidlab.data.atlas import CLASSES, COLORS, scale_layers, tint
 from fluidlab.data.grammar import RELATIONS, SKILLS, describe
-from fluidlab.data.splitmix import SplitMix64, hash_text, mix
+from fluidlab.data.splitmix import SplitMix64, hash_text
 
 # The dials. Lengths are pixels of a 64-pixel scene and grow with the image.
 SIZES = {"train": 1_000_000, "validation": 10_000, "test": 10_000}  # scenes a split has unless told otherwise
@@ -29,12 +29,13 @@ LARGE = (40, 42, 44, 46, 48)       # and of a single object that has the scene t
 LARGE_SHARE = 50                   # per cent of the scenes with one object
 OFFSET = 3                         # how far an object may lie from the middle of its cell; a large one four times that
 COUNTS = (2, 3, 4)
+IMAGE_SIZES = tuple(range(64, 257, 16))
 EXTRA_COLOR_SHARE = 25             # per cent of the counting and position scenes that name colours too
 PALE = (208, 250)                  # range of each channel of a background's two hues
 HELDOUT_SHARE = 10                 # per cent of the class pairs and of the coloured classes
 HELDOUT_TEST_SHARE = 50            # per cent of the test scenes of COMPOSED skills that show one of these
 COMPOSED = ("two_object", "colors", "position", "color_attr")
-CACHE_BYTES = 96 * 2**20           # of ready sprites; all that a 64-pixel data set needs takes 25 MB
+CACHE_BYTES = 128 * 2**20          # of ready sprites; a 64-pixel data set needs a fifth of it
 
 
 @functools.cache
@@ -70,7 +71,7 @@ class Plan:
 
 
 def _check(name: str, value, allowed) -> None:
-    if value not in allowed:
+    if value not in allowed or type(value) is not type(allowed[0]):
         raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
 
 
@@ -95,7 +96,7 @@ class EmojiScenes(Dataset):
     def __init__(self, split="train", image_size=64, seed=0, *, size=None, num_classes=None, num_colors=None,
                  offset=OFFSET, backgrounds=True, skills=SKILL_MIX):  # fmt: skip
         _check("split", split, tuple(SIZES))
-        _check("image_size", image_size, range(64, 257, 16))
+        _check("image_size", image_size, IMAGE_SIZES)
         num_classes = len(CLASSES) if num_classes is None else num_classes
         num_colors = len(COLORS) if num_colors is None else num_colors
         size = SIZES[split] if size is None else size
@@ -202,20 +203,96 @@ class EmojiScenes(Dataset):
             boxes.append([x0, y0, x0 + w, y0 + h])
         return boxes
 
-    def _sprite(self, name: str, color: str | None, size: int):
-        key = (name, color, size)
-        if key not in self._sprites:
-            if (name, size) not in self._scaled:
-                self._scaled = {**({} if len(self._scaled) > 64 else self._scaled), (name, size): scale_layers(name, size)}
-            sprite = tint(*self._scaled[name, size], color)
-            self._cached += sum(part.nbytes for part in sprite)
-            if self._cached > CACHE_BYTES:
-                self._forget()
-            self._sprites[key] = sprite
-        return self._sprites[key]
+    def _sprite(self, name: str, color: str | None, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """A sprite in one colour; the first use of a class and size makes all its colours."""
+        if (name, size) not in self._sprites:
+            scaled = scale_layers(name, size)
+            self._sprites[name, size] = made = {kind: tint(*scaled, kind) for kind in (None, *self.colors)}
+            self._cached += sum(part.nbytes for sprite in made.values() for part in sprite)
+            while self._cached > CACHE_BYTES and len(self._sprites) > 1:
+                oldest = self._sprites.pop(next(iter(self._sprites)))
+                self._cached -= sum(part.nbytes for sprite in oldest.values() for part in sprite)
+        return self._sprites[name, size][color]
 
     def _forget(self) -> None:
-        self._sprites, self._scaled, self._cached = {}, {}, 0
+        self._sprites, self._cached = {}, 0
 
     def __getstate__(self) -> dict:  # a worker process gets the recipe, not the cache
-        return {**self.__dict__, "_sprites": {}, "_scaled": {}, "_cached": 0}
+        return {**self.__dict__, "_sprites": {}, "_cached": 0}
+
+
+def _place(rng: SplitMix64, count: int, relation: str | None) -> list[tuple[int, int, int, int]]:
+    """Choose for every object where it may lie: (x, y, side, size) in 64-pixel units."""
+    if count == 1 and rng.below(100) < LARGE_SHARE:
+        return [(0, 0, 2 * CELL, rng.choice(LARGE))]
+    if relation is None:
+        cells = rng.sample(((0, 0), (1, 0), (0, 1), (1, 1)), count)
+    else:
+        lane = rng.below(2)
+        cells = [(0, lane), (1, lane)] if relation in ("left of", "right of") else [(lane, 0), (lane, 1)]
+        cells = cells[::-1] if relation in ("right of", "below") else cells
+    return [(x * CELL, y * CELL, CELL, rng.choice(SMALL)) for x, y in cells]
+
+
+def _wander(rng: SplitMix64, room: int, reach: int) -> int:
+    """Where an object starts when `room` pixels are free: the middle, or up to `reach` pixels beside it."""
+    middle = room // 2
+    return rng.between(max(0, middle - reach), min(room, middle + reach))
+
+
+def _paint_background(rng: SplitMix64, image: np.ndarray, gradient: bool) -> None:
+    """Fill `image` (3, H, W) uint8 with a straight gradient between two pale hues, in 16-bit fixed point."""
+    if not gradient:
+        image[:] = 255
+        return
+    side = image.shape[-1]
+    start, end = ([rng.between(*PALE) for _ in range(3)] for _ in range(2))
+    dx, dy = rng.between(-64, 64), rng.between(-64, 64)
+    span = max(1, (abs(dx) + abs(dy)) * (side - 1))
+    first = -(min(dx, 0) + min(dy, 0)) * (side - 1)      # so that the corner where the gradient starts is 0
+    ramp = np.arange(side, dtype=np.int32)
+    for channel, low, high in zip(image, start, end, strict=True):
+        slope = ((high - low) << 16) // span
+        row = ramp * (slope * dx) + ((low << 16) + slope * first)                     # (W,)
+        channel[:] = (row + (ramp * (slope * dy))[:, None]) >> 16                     # (H, W)
+
+
+def _composite(target: np.ndarray, ink: np.ndarray, through: np.ndarray) -> None:
+    """Lay a sprite over `target` (3, h, w) uint8, in place: ink + target * through / 255, rounded, exactly."""
+    light = np.multiply(target, through, dtype=np.uint16)
+    light += 128
+    light += light >> 8
+    light >>= 8
+    np.add(light, ink, out=target, casting="unsafe")
+
+
+def prompts(skill: str, n: int, heldout: bool | None = None, seed: int = 0, **dials) -> list[dict]:
+    """Prompts for evaluation, in GenEval's plain wording.
+
+    Args:
+        skill: one of SKILLS.
+        n: how many; a prompt can come twice, as classes are few.
+        heldout: True for compositions that training never shows, False for those that it may, None for the test
+            split's own mix. "single_object" and "counting" have none that are held out.
+        seed: another number gives others.
+        **dials: `num_classes`, `num_colors`, as for EmojiScenes.
+
+    Returns:
+        Dictionaries with "caption", "skill", "objects" [{"class", "color"}] (as many as must be seen), "relation"
+        (where the first object is to lie as seen from the second, or None) and "heldout".
+    """
+    _check("skill", skill, SKILLS)
+    if heldout and skill not in COMPOSED:
+        raise ValueError(f"skill {skill!r} has no held-out prompts; allowed are {', '.join(map(repr, COMPOSED))}.")
+    source = EmojiScenes("test" if heldout is not False else "train", seed=seed, size=100 * n, skills=(skill,), **dials)
+    chosen: list[dict] = []
+    for index in range(len(source)):
+        plan = source.plan(index)
+        plain = skill in ("colors", "color_attr") or not any(thing["color"] for thing in plan.objects)
+        if plain and heldout in (None, plan.heldout) and len(chosen) < n:
+            caption = describe(skill, plan.objects, plan.relation)
+            chosen.append({"caption": caption, "skill": skill, "objects": plan.objects, "relation": plan.relation,
+                           "heldout": plan.heldout})  # fmt: skip
+        if len(chosen) == n:
+            break
+    return chosen
