@@ -10,6 +10,7 @@ memory.
 """
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ OFFSET = 3                         # how far an object may lie from the middle o
 COUNTS = (2, 3, 4)
 IMAGE_SIZES = tuple(range(64, 257, 16))
 EXTRA_COLOR_SHARE = 25             # per cent of the counting and position scenes that name colours too
-PALE = (208, 250)                  # range of each channel of a background's two hues
+PALE = (214, 252)                  # range of each channel of a background's two hues
 HELDOUT_SHARE = 10                 # per cent of the class pairs and of the coloured classes
 HELDOUT_TEST_SHARE = 50            # per cent of the test scenes of COMPOSED skills that show one of these
 COMPOSED = ("two_object", "colors", "position", "color_attr")
@@ -52,9 +53,8 @@ def is_heldout_color(name: str, color: str) -> bool:
 
 def is_heldout(objects: list[dict]) -> bool:
     """Whether objects ({"class", "color"}) show a composition that training never does."""
-    names = sorted({thing["class"] for thing in objects})
-    pairs = ((a, b) for i, a in enumerate(names) for b in names[i + 1 :])
-    painted = ((thing["class"], thing["color"]) for thing in objects if thing["color"])
+    pairs = itertools.combinations(sorted({thing["class"] for thing in objects}), 2)
+    painted = {(thing["class"], thing["color"]) for thing in objects if thing["color"]}
     return any(is_heldout_pair(*pair) for pair in pairs) or any(is_heldout_color(*both) for both in painted)
 
 
@@ -112,6 +112,7 @@ class EmojiScenes(Dataset):
         self.split, self.image_size, self.seed, self.size = split, image_size, seed, size
         self.classes, self.colors = CLASSES[:num_classes], tuple(COLORS)[:num_colors]
         self.offset, self.backgrounds, self.skills = offset, backgrounds, tuple(skills)
+        self._can_hold_out = self._skills_with_heldout() if split == "test" else frozenset()
         self._forget()
 
     def __len__(self) -> int:
@@ -165,9 +166,15 @@ class EmojiScenes(Dataset):
             raise IndexError(f"scene {index} does not exist; this split has scenes 0 to {self.size - 1}.")
         return SplitMix64(hash_text(self.split), self.seed, int(index))
 
+    def _skills_with_heldout(self) -> frozenset[str]:
+        """The skills of which the dials leave something held out; a handful of classes may leave nothing."""
+        pairs = any(is_heldout_pair(a, b) for a, b in itertools.combinations(self.classes, 2))
+        colors = any(is_heldout_color(a, b) for a, b in itertools.product(self.classes, self.colors))
+        return frozenset(skill for skill in COMPOSED if (colors if skill == "colors" else pairs))
+
     def _plan(self, rng: SplitMix64) -> Plan:
         skill = rng.choice(self.skills)
-        wanted = self.split == "test" and skill in COMPOSED and rng.below(100) < HELDOUT_TEST_SHARE
+        wanted = skill in self._can_hold_out and rng.below(100) < HELDOUT_TEST_SHARE
         for _ in range(10_000):  # about ten tries when wanted, one when not
             objects = self._draw_objects(rng, skill)
             heldout = is_heldout(objects)
@@ -175,8 +182,7 @@ class EmojiScenes(Dataset):
                 relation = rng.choice(tuple(RELATIONS)) if skill == "position" else None
                 cells = _place(rng, len(objects), relation)
                 return Plan(skill=skill, objects=objects, relation=relation, cells=cells, heldout=heldout)
-        raise ValueError(f"{len(self.classes)} classes and {len(self.colors)} colours leave no {skill} scene with "
-                         f"heldout={wanted}; allowed are dials that do.")  # fmt: skip
+        raise AssertionError(f"no {skill} scene with heldout={wanted} in {len(self.classes)} classes")
 
     def _draw_objects(self, rng: SplitMix64, skill: str) -> list[dict]:
         painted = skill in ("colors", "color_attr")
@@ -284,15 +290,19 @@ def prompts(skill: str, n: int, heldout: bool | None = None, seed: int = 0, **di
     _check("skill", skill, SKILLS)
     if heldout and skill not in COMPOSED:
         raise ValueError(f"skill {skill!r} has no held-out prompts; allowed are {', '.join(map(repr, COMPOSED))}.")
-    source = EmojiScenes("test" if heldout is not False else "train", seed=seed, size=100 * n, skills=(skill,), **dials)
-    chosen: list[dict] = []
-    for index in range(len(source)):
-        plan = source.plan(index)
-        plain = skill in ("colors", "color_attr") or not any(thing["color"] for thing in plan.objects)
-        if plain and heldout in (None, plan.heldout) and len(chosen) < n:
-            caption = describe(skill, plan.objects, plan.relation)
-            chosen.append({"caption": caption, "skill": skill, "objects": plan.objects, "relation": plan.relation,
-                           "heldout": plan.heldout})  # fmt: skip
-        if len(chosen) == n:
+    if n < 1:
+        raise ValueError(f"n is {n}; allowed are whole numbers from 1.")
+    stream = SplitMix64(hash_text(f"prompts {skill}"), seed).next() >> 1
+    split = "train" if heldout is False else "test"
+    source = EmojiScenes(split, seed=stream, size=100 * n, skills=(skill,), **dials)
+    if heldout and skill not in source._can_hold_out:
+        raise ValueError(f"{len(source.classes)} classes hold nothing out for {skill!r}; allowed are more classes.")
+    found = []
+    for plan in map(source.plan, range(len(source))):
+        extra = skill in ("counting", "position") and plan.objects[0]["color"]  # GenEval names no colour there
+        if not extra and heldout in (None, plan.heldout):
+            found.append({"caption": describe(skill, plan.objects, plan.relation), "skill": skill,
+                          "objects": plan.objects, "relation": plan.relation, "heldout": plan.heldout})  # fmt: skip
+        if len(found) == n:
             break
-    return chosen
+    return found
