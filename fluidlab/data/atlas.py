@@ -38,68 +38,64 @@ COLORS = {
 EMOJI = {
     "cat":               (0x1F431, {"f4aa41": 255}),
     "dog":               (0x1F436, {"f4aa41": 255}),
-    "apple":             (0x1F34E, {"ea5a47": 255, "d22f27": 205}),
-    "banana":            (0x1F34C, {"fcea2b": 255, "f1b31c": 205}),
-    "umbrella":          (0x2602,  {"b399c8": 255, "8967aa": 205}),
-    "car":               (0x1F697, {"ea5a47": 255, "d22f27": 205}),
-    "pizza":             (0x1F355, {"fcea2b": 255, "f4aa41": 205}),
+    "apple":             (0x1F34E, {"ea5a47": 255, "d22f27": 215}),
+    "banana":            (0x1F34C, {"fcea2b": 255, "f1b31c": 215}),
+    "umbrella":          (0x2602,  {"b399c8": 255, "8967aa": 215}),
+    "car":               (0x1F697, {"ea5a47": 255, "d22f27": 215}),
+    "pizza":             (0x1F355, {"fcea2b": 255, "f4aa41": 215}),
     "book":              (0x1F4D5, {"d22f27": 255}),
-    "chair":             (0x1FA91, {"fcea2b": 255, "f1b31c": 205}),
-    "sports ball":       (0x26BD,  {"ffffff": 255, "d0cfce": 205}),
-    "backpack":          (0x1F392, {"ea5a47": 255, "d22f27": 205}),
-    "clock":             (0x23F0,  {"ffffff": 255, "d0cfce": 205}),
-    "bicycle":           (0x1F6B2, {"ea5a47": 255}),
-    "bear":              (0x1F43B, {"6a462f": 255, "a57939": 205}),
-    "broccoli":          (0x1F966, {"5c9e31": 255, "b1cc33": 205}),
-    "donut":             (0x1F369, {"f1b31c": 255, "fcea2b": 205}),
+    "chair":             (0x1FA91, {"fcea2b": 255, "f1b31c": 215}),
+    "sports ball":       (0x26BD,  {"ffffff": 255, "d0cfce": 215}),
+    "backpack":          (0x1F392, {"ea5a47": 255, "d22f27": 215}),
+    "clock":             (0x23F0,  {"ffffff": 255, "d0cfce": 215}),
+    "bicycle":           (0x1F6B2, {"ea5a47": 255, "ffffff": 255}),
+    "bear":              (0x1F43B, {"6a462f": 255, "a57939": 215}),
+    "broccoli":          (0x1F966, {"5c9e31": 255, "b1cc33": 215}),
+    "donut":             (0x1F369, {"f1b31c": 255, "fcea2b": 215}),
     "laptop":            (0x1F4BB, {"9b9b9a": 255}),
-    "airplane":          (0x2708,  {"d0cfce": 255, "9b9b9a": 205}),
-    "wine glass":        (0x1F377, {"ea5a47": 255, "d22f27": 205}),
-    "bird":              (0x1F426, {"a57939": 255, "6a462f": 205}),
-    "couch":             (0x1F6CB, {"92d3f5": 255, "61b2e4": 205}),
-    "kite":              (0x1FA81, {"ffa7c0": 255, "e67a94": 205}),
-    "teddy bear":        (0x1F9F8, {"a57939": 255, "6a462f": 205}),
-    "vase":              (0x1F3FA, {"f4aa41": 255, "e27022": 205}),
-    "cow":               (0x1F42E, {"ffffff": 255, "a57939": 205}),
-    "horse":             (0x1F434, {"a57939": 255, "6a462f": 205}),
+    "airplane":          (0x2708,  {"d0cfce": 255, "9b9b9a": 215}),
+    "wine glass":        (0x1F377, {"ea5a47": 255, "d22f27": 215}),
+    "bird":              (0x1F426, {"a57939": 255, "6a462f": 215}),
+    "couch":             (0x1F6CB, {"92d3f5": 255, "61b2e4": 215}),
+    "kite":              (0x1FA81, {"ffa7c0": 255, "e67a94": 215}),
+    "teddy bear":        (0x1F9F8, {"a57939": 255, "6a462f": 215}),
+    "vase":              (0x1F3FA, {"f4aa41": 255, "e27022": 215}),
+    "cow":               (0x1F42E, {"ffffff": 255, "a57939": 215}),
+    "horse":             (0x1F434, {"a57939": 255, "6a462f": 215}),
     "elephant":          (0x1F418, {"9b9b9a": 255}),
-    "sheep":             (0x1F411, {"ffffff": 255, "d0cfce": 205}),
+    "sheep":             (0x1F411, {"ffffff": 255, "d0cfce": 215}),
     "giraffe":           (0x1F992, {"f4aa41": 255}),
-    "zebra":             (0x1F993, {"ffffff": 255, "d0cfce": 205}),
+    "zebra":             (0x1F993, {"ffffff": 255, "d0cfce": 215}),
     "bus":               (0x1F68C, {"ea5a47": 255}),
-    "train":             (0x1F682, {"3f3f3f": 255, "ea5a47": 205}),
+    "train":             (0x1F682, {"3f3f3f": 255, "ea5a47": 215}),
     "truck":             (0x1F69B, {"3f3f3f": 255}),
-    "motorcycle":        (0x1F3CD, {"ea5a47": 255, "d22f27": 205}),
-    "boat":              (0x26F5,  {"d0cfce": 255, "a57939": 205}),
-    "traffic light":     (0x1F6A6, {"d0cfce": 255, "9b9b9a": 205}),
+    "motorcycle":        (0x1F3CD, {"ea5a47": 255, "d22f27": 215}),
+    "boat":              (0x26F5,  {"d0cfce": 255, "a57939": 255}),
+    "traffic light":     (0x1F6A6, {"d0cfce": 255, "9b9b9a": 215}),
     "stop sign":         (0x1F6D1, {"d22f27": 255}),
     "handbag":           (0x1F45C, {"6a462f": 255}),
-    "suitcase":          (0x1F9F3, {"a57939": 255, "6a462f": 205}),
-    "frisbee":           (0x1F94F, {"92d3f5": 255, "61b2e4": 205}),
-    "bottle":            (0x1F37E, {"b1cc33": 255, "5c9e31": 205, "fcea2b": 255, "f1b31c": 205}),
-    "cup":               (0x2615,  {"ffffff": 255, "d0cfce": 205}),
-    "knife":             (0x1F52A, {"d0cfce": 255, "c3c2c1": 255, "9b9b9a": 205}),
-    "spoon":             (0x1F944, {"d0cfce": 255, "9b9b9a": 205}),
-    "bowl":              (0x1F963, {"ffffff": 255, "d0cfce": 205}),
+    "suitcase":          (0x1F9F3, {"a57939": 255, "6a462f": 215}),
+    "frisbee":           (0x1F94F, {"92d3f5": 255, "61b2e4": 215}),
+    "bottle":            (0x1F37E, {"b1cc33": 255, "5c9e31": 215, "fcea2b": 255, "f1b31c": 215}),
+    "cup":               (0x2615,  {"ffffff": 255, "d0cfce": 215}),
+    "knife":             (0x1F52A, {"d0cfce": 255, "c3c2c1": 255, "9b9b9a": 215}),
+    "spoon":             (0x1F944, {"d0cfce": 255, "9b9b9a": 215}),
+    "bowl":              (0x1F963, {"ffffff": 255, "d0cfce": 215}),
     "sandwich":          (0x1F96A, {"f4aa41": 255, "fcea2b": 255}),
-    "carrot":            (0x1F955, {"f4aa41": 255, "e27022": 205}),
-    "hot dog":           (0x1F32D, {"f4aa41": 255, "ea5a47": 205}),
-    "cake":              (0x1F370, {"fcea2b": 255, "f1b31c": 205}),
-    "potted plant":      (0x1FAB4, {"f4aa41": 255, "ea5a47": 205}),
-    "bed":               (0x1F6CF, {"92d3f5": 255, "61b2e4": 205}),
-    "toilet":            (0x1F6BD, {"d0cfce": 255, "9b9b9a": 205}),
+    "carrot":            (0x1F955, {"f4aa41": 255, "e27022": 215}),
+    "hot dog":           (0x1F32D, {"f4aa41": 255, "ea5a47": 215}),
+    "cake":              (0x1F370, {"fcea2b": 255, "f1b31c": 215}),
+    "potted plant":      (0x1FAB4, {"f4aa41": 255, "ea5a47": 215}),
+    "bed":               (0x1F6CF, {"92d3f5": 255, "61b2e4": 215}),
+    "toilet":            (0x1F6BD, {"d0cfce": 255, "9b9b9a": 215}),
     "tv":                (0x1F4FA, {"3f3f3f": 255}),
-    "computer mouse":    (0x1F5B1, {"d0cfce": 255, "9b9b9a": 205}),
-    "computer keyboard": (0x2328,  {"d0cfce": 255, "9b9b9a": 205}),
-    "cell phone":        (0x1F4F1, {"d0cfce": 255, "9b9b9a": 205}),
-    "scissors":          (0x2702,  {"ea5a47": 255, "d22f27": 205}),
-    "toothbrush":        (0x1FAA5, {"92d3f5": 255, "61b2e4": 205}),
+    "computer mouse":    (0x1F5B1, {"d0cfce": 255, "9b9b9a": 215}),
+    "computer keyboard": (0x2328,  {"d0cfce": 255, "9b9b9a": 215}),
+    "cell phone":        (0x1F4F1, {"d0cfce": 255, "9b9b9a": 215}),
+    "scissors":          (0x2702,  {"ea5a47": 255, "d22f27": 255}),
+    "toothbrush":        (0x1FAA5, {"92d3f5": 255, "61b2e4": 215, "ffffff": 255}),
 }  # fmt: skip
 CLASSES = tuple(EMOJI)
-
-# Every fill that the emoji above use: a pixel belongs to the nearest of these.
-FILLS = ("000000 3f3f3f 9b9b9a d0cfce ffffff ea5a47 d22f27 f4aa41 e27022 fcea2b f1b31c a57939 6a462f b1cc33 5c9e31 "
-         "92d3f5 61b2e4 b399c8 8967aa ffa7c0 e67a94").split()  # fmt: skip
 
 
 def _render(codepoint: int, font: ImageFont.FreeTypeFont) -> Image.Image:
@@ -156,29 +152,41 @@ def load_atlas() -> dict[str, np.ndarray]:
     return sprites
 
 
-def _rgb(code: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(code))
+def find_fills(sprite: np.ndarray, paint: dict[str, int]) -> np.ndarray:
+    """The flat colours of a sprite: black, the painted ones, and any other on one opaque pixel in a hundred.
+
+    Returns:
+        (F, 3) int64; black is the first.
+    """
+    opaque = sprite[sprite[..., 3] == 255][:, :3].astype(np.int64)                   # (P, 3)
+    codes, counts = np.unique(opaque @ np.array([65536, 256, 1]), return_counts=True)
+    common = [f"{code:06x}" for code in codes[counts * 100 >= len(opaque)]]
+    return np.array([tuple(bytes.fromhex(fill)) for fill in dict.fromkeys(["000000", *paint, *common])], np.int64)
 
 
 def split_paint(sprite: np.ndarray, paint: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
     """Divide a sprite into what keeps its colour and what takes the paint.
+
+    A pixel belongs to the nearest flat colour; where it is darker than that, at the soft edge of an outline, the paint
+    is darkened alike. Kept pixels are pulled to their flat colour, or old paint would shine through at the seams.
 
     Args:
         sprite: (h, w, 4) uint8.
         paint: fill -> brightness of the paint, as in EMOJI.
 
     Returns:
-        `kept` (h, w, 3), the natural colour where no paint goes and 0 elsewhere; `shade` (h, w), 0 to 255. The
-        painted sprite is kept + color * shade / 255.
+        `kept` (h, w, 3), the colour where no paint goes and 0 elsewhere; `shade` (h, w), 0 to 255. The painted sprite
+        is kept + color * shade / 255.
     """
-    fills = list(dict.fromkeys([*FILLS, *paint]))
-    palette = np.array([_rgb(fill) for fill in fills], dtype=np.int64)               # (F, 3)
+    fills = find_fills(sprite, paint)                                                # (F, 3)
+    level = np.zeros(len(fills), dtype=np.int64)
+    level[1 : 1 + len(paint)] = list(paint.values())                                 # (F,)
     rgb = sprite[..., :3].astype(np.int64)                                           # (h, w, 3)
-    nearest = ((rgb[:, :, None] - palette) ** 2).sum(-1).argmin(-1)                  # (h, w)
-    level = np.array([paint.get(fill, 0) for fill in fills], dtype=np.int64)         # (F,)
-    value = np.minimum(255 * rgb.max(-1) // np.maximum(palette.max(-1)[nearest], 1), 255)  # soft edges to the outline
-    shade = level[nearest] * value // 255
-    return np.where((shade > 0)[..., None], 0, rgb), shade
+    nearest = ((rgb[:, :, None] - fills) ** 2).sum(-1).argmin(-1)                    # (h, w)
+    brightest = np.maximum(fills.max(-1), 1)
+    value = np.minimum(255 * rgb.max(-1) // brightest[nearest], 255)                 # (h, w)
+    flat = np.where((nearest == 0)[..., None], rgb.max(-1, keepdims=True), fills[nearest] * value[..., None] // 255)
+    return flat * (level[nearest] == 0)[..., None], level[nearest] * value // 255
 
 
 def _overlap(source: int, target: int) -> np.ndarray:
