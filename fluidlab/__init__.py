@@ -1,0 +1,24 @@
+"""fluidlab: rebuild Fluid (arXiv 2410.13863), the text-to-image Transformer with continuous tokens in random order."""
+
+from fluidlab.config import ModelConfig, SampleConfig, TrainConfig
+from fluidlab.data.scenes import EmojiScenes
+from fluidlab.data.token_cache import TokenCache, write_cache
+from fluidlab.evaluate.loss import validation_loss, validator
+from fluidlab.model.fluid import Fluid
+from fluidlab.model.heads import HEADS
+from fluidlab.model.orders import ORDERS
+from fluidlab.pipeline import FluidPipeline
+from fluidlab.presets import SIZES, preset
+from fluidlab.sample.edit import inpaint, token_mask
+from fluidlab.sample.generate import Step, generate
+from fluidlab.text import load_text_encoder
+from fluidlab.tokenizer import load_tokenizer
+from fluidlab.train.loop import Trainer, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HEADS", "ORDERS", "SIZES", "EmojiScenes", "Fluid", "FluidPipeline", "ModelConfig", "SampleConfig", "Step",
+    "TokenCache", "TrainConfig", "Trainer", "generate", "inpaint", "load_text_encoder", "load_tokenizer", "preset",
+    "token_mask", "train", "validation_loss", "validator", "write_cache",
+]

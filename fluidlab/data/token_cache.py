@@ -1,0 +1,163 @@
+"""Tokens and text features computed once, kept as Arrow files, memory-mapped and shuffled while training.
+
+Training never sees an image, a tokenizer or a text encoder: it reads this. One cache can hold the tokens of several
+tokenizers for the same images (that is how four variants are trained on the same pictures), and it knows which
+tokenizers, encoder and source made it and refuses to be mixed with others. Text features are kept without padding.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+MANIFEST = "manifest.json"
+
+
+def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, text_encoder, *, batch_size: int = 256,
+                description: dict | None = None, progress: bool = True) -> Path:
+    """Encode the first `num_images` of a source and write the cache.
+
+    Args:
+        folder: to be made; an existing cache of the same making is kept, of another is refused.
+        source: with `.batch(indices) -> (uint8 (B, 3, H, W), captions)`.
+        tokenizers: name -> tokenizer.  text_encoder: prompts -> features (B, S, E), mask (B, S).
+        description: JSON facts of the source (split, seed, size ...) kept in the manifest.
+
+    Raises:
+        ValueError: the folder holds another cache.
+    """
+    from datasets import Array2D, Dataset, Features, List, Value         # takes a second to import: only when writing
+    folder, named = Path(folder), {n: {"kind": t.kind, "fingerprint": t.fingerprint()} for n, t in tokenizers.items()}
+    manifest = {"num_images": num_images, "tokenizers": named, "source": description or {},
+                "text": {"dim": text_encoder.dim, "fingerprint": text_encoder.fingerprint()}}
+    if (folder / MANIFEST).exists():
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if {k: found.get(k) for k in manifest} != manifest:
+            raise ValueError(f"{folder} holds another cache ({found['num_images']} images of {found['source']}); "
+                             f"name a new folder or remove it.")
+        return folder
+
+    columns = {"length": Value("int16"), "text": List(Value("float16"))}
+    for name, tokenizer in tokenizers.items():
+        continuous = tokenizer.kind == "continuous"
+        columns[name] = (Array2D((tokenizer.seq_len, tokenizer.token_dim), "float16") if continuous
+                         else List(Value("int32"), length=tokenizer.seq_len))
+
+    def rows():
+        starts = tqdm(range(0, num_images, batch_size), desc="cache", unit="batch", disable=not progress)
+        for start in starts:
+            images, captions = source.batch(range(start, min(start + batch_size, num_images)))
+            pixels = images.float() / 127.5 - 1                                            # (B, 3, H, W)
+            features, mask = text_encoder(captions)                                        # (B, S, E), (B, S)
+            encoded = {name: t.encode(pixels).cpu().numpy() for name, t in tokenizers.items()}
+            for i in range(len(captions)):
+                text = features[i][mask[i]].half().numpy()                                 # (its length, E)
+                tokens = {n: e[i].astype(np.float16 if e.ndim == 3 else np.int32) for n, e in encoded.items()}
+                yield {"length": len(text), "text": text.reshape(-1), **tokens}
+
+    temporary = folder.with_name(folder.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with torch.no_grad():
+        dataset = Dataset.from_generator(rows, features=Features(columns), cache_dir=str(temporary / "work"))
+    manifest["max_length"] = int(np.max(np.asarray(dataset["length"]))) if num_images else 0
+    dataset.save_to_disk(str(temporary / "arrow"))
+    del dataset
+    shutil.rmtree(temporary / "work", ignore_errors=True)
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, folder)
+    return folder
+
+
+class TokenCache:
+    """A cache folder, read for one tokenizer.
+
+    Args:
+        folder: written by `write_cache`.
+        tokenizer: which of its tokens to read; may be left out when there is only one.
+    """
+
+    def __init__(self, folder: str | Path, tokenizer: str | None = None):
+        folder = Path(folder)
+        if not (folder / MANIFEST).is_file():
+            raise ValueError(f"{folder} holds no token cache; `fluidlab cache` makes one.")
+        self.manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        names = tuple(self.manifest["tokenizers"])
+        if tokenizer is None and len(names) == 1:
+            tokenizer = names[0]
+        if tokenizer not in names:
+            raise ValueError(f"this cache holds tokens of {', '.join(names)}, got {tokenizer!r}.")
+        self.tokenizer, self.kind = tokenizer, self.manifest["tokenizers"][tokenizer]["kind"]
+        self.text_dim, self.max_length = self.manifest["text"]["dim"], self.manifest["max_length"]
+        self._open(folder / "arrow", tokenizer)
+
+    def _open(self, folder: Path, tokenizer: str) -> None:
+        """Zero-copy NumPy views of the memory-mapped columns, one per record batch."""
+        from datasets import load_from_disk
+        table = load_from_disk(str(folder)).data.table
+        self._texts, self._tokens, self._lengths, self._first = [], [], [], [0]
+        for batch in table.to_batches():
+            text = batch.column("text")
+            offsets = text.offsets.to_numpy()                                                  # (rows + 1,)
+            self._texts.append((text.values.to_numpy(), offsets))
+            tokens = batch.column(tokenizer)
+            self._tokens.append(_flat(tokens).reshape(len(tokens), *self._token_shape(batch.schema, tokenizer)))
+            self._lengths.append(batch.column("length").to_numpy())
+            self._first.append(self._first[-1] + batch.num_rows)
+
+    def _token_shape(self, schema, tokenizer: str) -> tuple:
+        column = schema.field(tokenizer).type
+        return tuple(column.shape) if self.kind == "continuous" else (column.list_size,)
+
+    def __len__(self) -> int:
+        return self._first[-1]
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """One image: its tokens (N, C) float16 or (N,) int32, and its text features (length, E) float16."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"index must be from 0 to {len(self) - 1}, got {index}.")
+        chunk = int(np.searchsorted(self._first, index, side="right")) - 1
+        row = index - self._first[chunk]
+        values, offsets = self._texts[chunk]
+        return self._tokens[chunk][row], values[offsets[row]:offsets[row + 1]].reshape(-1, self.text_dim)
+
+    def gather(self, indices) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, N, C) float or (B, N) long, features (B, S, E) float32, mask (B, S); S is the cache's longest."""
+        rows = [self[int(i)] for i in indices]
+        tokens = torch.from_numpy(np.stack([t for t, _ in rows]))
+        features = np.zeros((len(rows), max(self.max_length, 1), self.text_dim), np.float32)
+        mask = np.zeros(features.shape[:2], bool)
+        for i, (_, text) in enumerate(rows):
+            features[i, :len(text)], mask[i, :len(text)] = text, True
+        tokens = tokens.float() if self.kind == "continuous" else tokens.long()
+        return tokens, torch.from_numpy(features), torch.from_numpy(mask)
+
+    def batch(self, step: int, batch_size: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch of one training step: each epoch is a new permutation, and step n needs no step before it."""
+        places = step * batch_size + np.arange(batch_size)
+        epochs, rows = places // len(self), places % len(self)
+        indices = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            indices[here] = self._permutation(seed, int(epoch))[rows[here]]
+        return self.gather(indices)
+
+    def _permutation(self, seed: int, epoch: int) -> np.ndarray:
+        if getattr(self, "_shuffled", (None,))[0] != (seed, epoch):
+            g = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+            self._shuffled = ((seed, epoch), torch.randperm(len(self), generator=g).numpy())
+        return self._shuffled[1]
+
+
+def _flat(column) -> np.ndarray:
+    """All numbers of a (nested) list column, without copying."""
+    while hasattr(column, "storage"):
+        column = column.storage
+    while hasattr(column, "flatten") and hasattr(column, "values"):
+        column = column.flatten()
+    return column.to_numpy()
