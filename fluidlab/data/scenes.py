@@ -9,7 +9,6 @@ pairs of classes and some coloured classes never occur outside the test split, s
 memory.
 """
 
-import functools
 import itertools
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from torch.utils.data import Dataset
 
 from fluidlab.data.atlas import CLASSES, COLORS, scale_layers, tint
 from fluidlab.data.grammar import RELATIONS, SKILLS, describe
+from fluidlab.data.heldout import is_heldout, is_heldout_color, is_heldout_pair
 from fluidlab.data.splitmix import SplitMix64, hash_text
 
 # The dials. Lengths are pixels of a 64-pixel scene and grow with the image.
@@ -33,29 +33,9 @@ COUNTS = (2, 3, 4)
 IMAGE_SIZES = tuple(range(64, 257, 16))
 EXTRA_COLOR_SHARE = 25             # per cent of the counting and position scenes that name colours too
 PALE = (214, 252)                  # range of each channel of a background's two hues
-HELDOUT_SHARE = 10                 # per cent of the class pairs and of the coloured classes
 HELDOUT_TEST_SHARE = 50            # per cent of the test scenes of COMPOSED skills that show one of these
 COMPOSED = ("two_object", "colors", "position", "color_attr")
 CACHE_BYTES = 128 * 2**20          # of ready sprites; a 64-pixel data set needs a fifth of it
-
-
-@functools.cache
-def is_heldout_pair(first: str, second: str) -> bool:
-    """Whether two classes are kept apart in training, in either order; fixed by their names alone."""
-    return hash_text("pair " + " + ".join(sorted((first, second)))) % 100 < HELDOUT_SHARE
-
-
-@functools.cache
-def is_heldout_color(name: str, color: str) -> bool:
-    """Whether a class never has this colour in training; fixed by the two names alone."""
-    return hash_text(f"color {color} {name}") % 100 < HELDOUT_SHARE
-
-
-def is_heldout(objects: list[dict]) -> bool:
-    """Whether objects ({"class", "color"}) show a composition that training never does."""
-    pairs = itertools.combinations(sorted({thing["class"] for thing in objects}), 2)
-    painted = {(thing["class"], thing["color"]) for thing in objects if thing["color"]}
-    return any(is_heldout_pair(*pair) for pair in pairs) or any(is_heldout_color(*both) for both in painted)
 
 
 @dataclass(frozen=True, kw_only=True)
