@@ -20,14 +20,14 @@ from fluidlab.data.heldout import is_heldout
 from fluidlab.data.scenes import COMPOSED, PALE, EmojiScenes, prompts
 
 GOLDENS = {
-    ("train", 64, 0): "bcafbbadd484920a",
-    ("train", 64, 1): "a1576ffbc0588ad4",
-    ("train", 128, 0): "c74fe6996c64075e",
-    ("train", 256, 0): "0df6d5ec7264a3d8",
+    ("train", 64, 0): "309ea3d7b895f52a",
+    ("train", 64, 1): "3ff7a2ac05687985",
+    ("train", 128, 0): "8e2da6fe8e59f98a",
+    ("train", 256, 0): "1860509bbf1425b2",
     ("validation", 64, 0): "bea047460c651b89",
     ("validation", 96, 0): "57b7ab7bd49ec61b",
-    ("test", 64, 0): "3bbba0e95ecfd20b",
-    ("test", 256, 5): "66694a2963cbd3f3",
+    ("test", 64, 0): "b7aac47eceb20660",
+    ("test", 256, 5): "273fd5d305c41464",
 }
 
 

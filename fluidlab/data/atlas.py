@@ -97,6 +97,10 @@ EMOJI = {
 }  # fmt: skip
 CLASSES = tuple(EMOJI)
 
+# OpenMoji's own palette, as far as these emoji use it.
+FILLS = ("3f3f3f 9b9b9a d0cfce ffffff ea5a47 d22f27 f4aa41 e27022 fcea2b f1b31c a57939 6a462f b1cc33 5c9e31 92d3f5 "
+         "61b2e4 b399c8 8967aa ffa7c0 e67a94").split()  # fmt: skip
+
 
 def _render(codepoint: int, font: ImageFont.FreeTypeFont) -> Image.Image:
     """One emoji, cut to what is visible, its longer side CELL pixels (RGBA)."""
@@ -153,15 +157,15 @@ def load_atlas() -> dict[str, np.ndarray]:
 
 
 def find_fills(sprite: np.ndarray, paint: dict[str, int]) -> np.ndarray:
-    """The flat colours of a sprite: black, the painted ones, and any other on one opaque pixel in a hundred.
+    """The flat colours of a sprite: black, the painted ones, and any other of FILLS on one opaque pixel in 200.
 
     Returns:
         (F, 3) int64; black is the first.
     """
     opaque = sprite[sprite[..., 3] == 255][:, :3].astype(np.int64)                   # (P, 3)
-    codes, counts = np.unique(opaque @ np.array([65536, 256, 1]), return_counts=True)
-    common = [f"{code:06x}" for code in codes[counts * 100 >= len(opaque)]]
-    return np.array([tuple(bytes.fromhex(fill)) for fill in dict.fromkeys(["000000", *paint, *common])], np.int64)
+    codes = opaque @ np.array([65536, 256, 1])
+    others = [fill for fill in FILLS if 200 * (codes == int(fill, 16)).sum() >= len(codes)]
+    return np.array([tuple(bytes.fromhex(fill)) for fill in dict.fromkeys(["000000", *paint, *others])], np.int64)
 
 
 def split_paint(sprite: np.ndarray, paint: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
