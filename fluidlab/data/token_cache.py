@@ -5,6 +5,7 @@ tokenizers for the same images (that is how four variants are trained on the sam
 tokenizers, encoder and source made it and refuses to be mixed with others. Text features are kept without padding.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -32,11 +33,11 @@ def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, t
         ValueError: the folder holds another cache.
     """
     from datasets import Array2D, Dataset, Features, List, Value         # takes a second to import: only when writing
-    folder, named = Path(folder), {n: {"kind": t.kind, "fingerprint": t.fingerprint()} for n, t in tokenizers.items()}
-    manifest = {"num_images": num_images, "tokenizers": named, "source": description or {},
+    folder = Path(folder)
+    manifest = {"num_images": num_images, "tokenizers": {n: _facts(t) for n, t in tokenizers.items()}, "source": description or {},
                 "text": {"dim": text_encoder.dim, "fingerprint": text_encoder.fingerprint()}}
     if (folder / MANIFEST).exists():
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = read_manifest(folder)
         if {k: found.get(k) for k in manifest} != manifest:
             raise ValueError(f"{folder} holds another cache ({found['num_images']} images of {found['source']}); "
                              f"name a new folder or remove it.")
@@ -74,6 +75,41 @@ def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, t
     return folder
 
 
+def weights_fingerprint(module: torch.nn.Module) -> str:
+    """SHA-256 over the names and bytes of all weights: two tokenizers with equal fingerprints give equal tokens."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _facts(tokenizer) -> dict:
+    size = "token_dim" if tokenizer.kind == "continuous" else "codebook_size"
+    return {"kind": tokenizer.kind, "fingerprint": weights_fingerprint(tokenizer), "seq_len": tokenizer.seq_len,
+            size: getattr(tokenizer, size)}
+
+
+def cache_tokenizer(folder: str | Path, kind: str) -> str:
+    """The one tokenizer of this kind ("discrete" or "continuous") in a cache.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    tokenizers = read_manifest(Path(folder))["tokenizers"]
+    found = [name for name, facts in tokenizers.items() if facts["kind"] == kind]
+    if len(found) != 1:
+        raise ValueError(f"{folder} holds {len(found)} {kind} tokenizers of {', '.join(tokenizers)}; name one.")
+    return found[0]
+
+
+def read_manifest(folder: Path) -> dict:
+    """What a cache says of itself; `ValueError` if there is none."""
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(f"{folder} holds no token cache; `fluidlab cache` makes one.")
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+
+
 class TokenCache:
     """A cache folder, read for one tokenizer.
 
@@ -84,9 +120,7 @@ class TokenCache:
 
     def __init__(self, folder: str | Path, tokenizer: str | None = None):
         folder = Path(folder)
-        if not (folder / MANIFEST).is_file():
-            raise ValueError(f"{folder} holds no token cache; `fluidlab cache` makes one.")
-        self.manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        self.manifest = read_manifest(folder)
         names = tuple(self.manifest["tokenizers"])
         if tokenizer is None and len(names) == 1:
             tokenizer = names[0]
@@ -116,6 +150,11 @@ class TokenCache:
 
     def __len__(self) -> int:
         return self._first[-1]
+
+    def model_facts(self) -> dict:
+        """What a `ModelConfig` must say to fit: seq_len, text_dim, and token_dim or codebook_size."""
+        facts = self.manifest["tokenizers"][self.tokenizer]
+        return {"text_dim": self.text_dim, **{k: v for k, v in facts.items() if k not in ("kind", "fingerprint")}}
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """One image: its tokens (N, C) float16 or (N,) int32, and its text features (length, E) float16."""
