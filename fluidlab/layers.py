@@ -26,7 +26,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()          # (N, S)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(dim=-1).to(v.dtype) @ v                                   # (B, H, N, D/H)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v                                   # (B, H, N, D/H)
 
 
 class KVCache:
@@ -87,7 +87,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(ratio * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(F.gelu(self.up(x)))
 
 
 class Block(nn.Module):

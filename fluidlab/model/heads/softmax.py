@@ -36,7 +36,8 @@ class SoftmaxHead(nn.Module):
 
     def loss(self, z: Tensor, tokens: Tensor, generator: Streams = None) -> Tensor:
         """Cross-entropy per token in nats: (B, N)."""
-        return F.cross_entropy(self.logits(z).transpose(1, 2), tokens, reduction="none")
+        logits = self.logits(z).flatten(0, 1)                                        # (B N, V)
+        return F.cross_entropy(logits, tokens.flatten(), reduction="none").view(tokens.shape)
 
     def sample(self, z: Tensor, z_null: Tensor | None, guidance_scale: float, temperature: float, generator: Streams,
                num_denoising_steps: int | None = None) -> Tensor:
