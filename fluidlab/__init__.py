@@ -11,7 +11,7 @@ from fluidlab.pipeline import FluidPipeline
 from fluidlab.presets import SIZES, preset
 from fluidlab.sample.edit import inpaint, token_mask
 from fluidlab.sample.generate import Step, generate
-from fluidlab.text import load_text_encoder
+from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import load_tokenizer
 from fluidlab.train.loop import Trainer, train
 
