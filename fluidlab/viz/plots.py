@@ -1,0 +1,208 @@
+"""Curves and sheets that several notebooks share: losses, live or finished, parameters by part, and picture tables.
+
+Knows the names of the variants and nothing of how they work. Every function returns a matplotlib figure or a PIL
+image, for `show` or `figure_html`. What to notice: discrete and continuous losses never share an axis, because nats
+and squared errors are different units.
+"""
+
+import csv
+from collections.abc import Callable, Iterable
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from fluidlab.config import TOKEN_KINDS, data_dir
+from fluidlab.viz.show import figure_html, image_grid, variant_style
+
+UNITS = {"discrete": "cross-entropy (nats)", "continuous": "squared error"}
+PART_COLORS = {"aligner": "#56B4E9", "order": "#000000", "head": "#E69F00", "backbone": "#999999"}
+GREY = 0.55                             # of a token that is still unknown, in [-1, 1]; no pale background is as dark
+Curves = dict[str, tuple[list[float], list[float]]]                      # variant -> (steps, losses)
+
+
+def smooth(values: Iterable[float], window: int) -> np.ndarray:
+    """Mean of each value and the `window - 1` before it, fewer at the start: a curve that lags but never looks ahead.
+
+    Raises:
+        ValueError: a window below 1.
+    """
+    if window < 1:
+        raise ValueError(f"window must be at least 1, got {window}.")
+    total = np.concatenate([[0.0], np.cumsum(np.asarray(list(values), dtype=float))])
+    end = np.arange(1, len(total))
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+def kind_of(name: str) -> str:
+    """"discrete" or "continuous" of a variant's name, such as "raster-softmax"."""
+    return TOKEN_KINDS[name.split("-")[1]]
+
+
+def loss_panels(curves: Curves, *, window: int = 1, first: dict[str, float] | None = None, raw: bool = True,
+                xlabel: str = "step", log_x: bool = False) -> Figure:
+    """Losses of several variants, discrete ones on the left and continuous ones on the right, each in its own unit.
+
+    Args:
+        curves: variant -> (steps, losses).  window: steps that are averaged for the line; 1 draws every value.
+        first: head -> the loss that is known before training, drawn as a dotted line.
+        raw: with a window, draw the values behind their mean, pale.
+    """
+    kinds = [kind for kind in UNITS if any(kind_of(name) == kind for name in curves)] or list(UNITS)
+    figure, axes = plt.subplots(1, len(kinds), figsize=(8.0, 3.4), squeeze=False)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for name, (steps, losses) in curves.items():
+            if kind_of(name) == kind and len(steps):
+                _draw_curve(axis, name, steps, losses, window, raw)
+        for head, value in (first or {}).items():
+            if TOKEN_KINDS[head] == kind:
+                axis.axhline(value, color="black", linestyle=":", linewidth=1, label=f"knows nothing: {value:.2f}")
+        axis.set(title=f"{kind} tokens", xlabel=xlabel, ylabel=UNITS[kind], **({"xscale": "log"} if log_x else {}))
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(loc="upper right", fontsize=10)
+    return figure
+
+
+def _draw_curve(axis, name: str, steps, losses, window: int, raw: bool) -> None:
+    style = variant_style(*name.split("-"))
+    if window > 1 and raw:
+        axis.plot(steps, losses, color=style["color"], alpha=0.2, linewidth=1)
+    axis.plot(steps, smooth(losses, window), **{**style, "marker": style["marker"] if len(steps) < 30 else None})
+
+
+class LiveCurves:
+    """Loss curves that grow while models train: one HTML widget, drawn anew every few steps.
+
+    Args:
+        every: steps between two drawings; each takes about a fifth of a second.
+        window, first: as for `loss_panels`.
+
+    Use `display(live.widget)` once, then `train(..., on_record=live.watch("random-diffusion"))` for each variant.
+    """
+
+    def __init__(self, every: int = 25, *, window: int = 10, first: dict[str, float] | None = None):
+        self.every, self.window, self.first, self.curves = every, window, first, {}
+        self.widget = ipywidgets.HTML()
+        self.draw()
+
+    def watch(self, name: str) -> Callable:
+        """The callback for one variant's training; what was known of it before is forgotten."""
+        variant_style(*name.split("-"))                                   # an unknown name is refused now
+        steps, losses = self.curves[name] = ([], [])
+
+        def on_record(record) -> None:
+            steps.append(record.step)
+            losses.append(record.loss)
+            if record.step % self.every == 0:
+                self.draw()
+        return on_record
+
+    def draw(self) -> None:
+        """Put the present curves into the widget."""
+        figure = loss_panels(self.curves, window=self.window, first=self.first)
+        self.widget.value = figure_html(figure, alt=self.description())
+
+    def description(self) -> str:
+        """The curves in words."""
+        said = [f"{name} at step {steps[-1]}: {smooth(losses, self.window)[-1]:.3f}"
+                for name, (steps, losses) in self.curves.items() if steps]
+        return "Training loss against step. " + ("; ".join(said) if said else "Nothing trained yet") + "."
+
+
+def part_bars(counts: dict[str, dict[str, int]]) -> Figure:
+    """Parameters of each part as one stacked bar per model.
+
+    Args:
+        counts: model's name -> what `Fluid.count_parameters` says.
+    """
+    figure, axis = plt.subplots(figsize=(8.0, 0.9 + 0.45 * len(counts)))
+    for row, parts in enumerate(counts.values()):
+        left = 0.0
+        for part, color in PART_COLORS.items():
+            millions = parts[part] / 1e6
+            axis.barh(row, millions, left=left, color=color, label=part if row == 0 else None, height=0.7)
+            left += millions
+        axis.text(left, row, f" {left:.2f} M", va="center")
+    axis.set(yticks=range(len(counts)), yticklabels=list(counts), xlabel="million parameters")
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    axis.set_xlim(right=axis.get_xlim()[1] * 1.12)
+    figure.legend(loc="outside upper center", ncols=len(PART_COLORS))
+    return figure
+
+
+def contact_sheet(images, row_labels: list[str], column_labels: list[str], scale: int | None = None) -> Image.Image:
+    """A table of pictures with a name for every row and every column.
+
+    Args:
+        images: row by row, anything that `image_grid` takes.
+        row_labels, column_labels: one for each; a row's label may have several lines.
+
+    Raises:
+        ValueError: another number of images than rows x columns.
+    """
+    rows, columns = len(row_labels), len(column_labels)
+    if len(images) != rows * columns:
+        raise ValueError(f"The sheet was given {len(images)} images for {rows} rows x {columns} columns.")
+    grid, font = image_grid(images, columns=columns, scale=scale), ImageFont.load_default(14)
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    left = 10 + max(int(ruler.multiline_textbbox((0, 0), label, font=font)[2]) for label in row_labels)
+    sheet = Image.new("RGB", (left + grid.width, 24 + grid.height), "white")
+    sheet.paste(grid, (left, 24))
+    draw = ImageDraw.Draw(sheet)
+    step_x, step_y = (grid.width + 6) / columns, (grid.height + 6) / rows
+    for i, label in enumerate(column_labels):
+        draw.text((left + (i + 0.5) * step_x - 3, 12), label, fill="black", font=font, anchor="mm")
+    for i, label in enumerate(row_labels):
+        draw.multiline_text((0, 24 + (i + 0.5) * step_y - 3), label, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+def hide_unknown(pixels: Tensor, unknown: Tensor, patch_size: int = 16) -> Tensor:
+    """Pictures whose unknown tokens are grey squares with a lighter cross, so that no pale background looks hidden.
+
+    Args:
+        pixels: (B, 3, H, W) in [-1, 1].  unknown: (B, N) bool over the token grid, row by row.
+
+    Returns:
+        (B, 3, H, W), a copy.
+    """
+    rows, columns = (side // patch_size for side in pixels.shape[-2:])
+    mask = unknown.view(-1, 1, rows, columns).repeat_interleave(patch_size, 2).repeat_interleave(patch_size, 3)
+    i, j = torch.meshgrid(torch.arange(patch_size), torch.arange(patch_size), indexing="ij")
+    cross = torch.where((i == j) | (i + j == patch_size - 1), GREY, GREY - 0.8).repeat(rows, columns)      # (H, W)
+    return torch.where(mask, cross, pixels)
+
+
+def read_results(metric: str, **match: str) -> list[dict]:
+    """Rows of the shipped `results.csv` with this metric, numbers as numbers, in the order of the file.
+
+    Args:
+        match: columns and what they must say, e.g. order="random", head="diffusion".
+
+    Returns:
+        Dictionaries with the file's columns; "params", "steps", "seed" are int, "value" is float, and "variant" is
+        added ("random-diffusion").
+    """
+    with (data_dir() / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == metric]
+    rows = [row for row in rows if all(row[key] == value for key, value in match.items())]
+    for row in rows:
+        row |= {"variant": f"{row['order']}-{row['head']}", "value": float(row["value"])}
+        row |= {key: int(float(row[key])) for key in ("params", "steps", "seed")}
+    return rows
+
+
+def result_curves(metric: str, **match: str) -> Curves:
+    """The same as curves: variant -> (steps, values), sorted by step."""
+    curves: Curves = {}
+    for row in sorted(read_results(metric, **match), key=lambda row: row["steps"]):
+        steps, values = curves.setdefault(row["variant"], ([], []))
+        steps.append(row["steps"])
+        values.append(row["value"])
+    return curves

@@ -1,0 +1,106 @@
+"""Curves show what they were given, sheets put every picture in its place, and the shared CSV is read as numbers."""
+
+import base64
+import io
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fluidlab.viz import plots
+from fluidlab.viz.plots import LiveCurves, contact_sheet, hide_unknown, loss_panels, part_bars, smooth
+
+
+def record(step, loss):
+    return SimpleNamespace(step=step, loss=loss)
+
+
+def test_smoothing_is_a_mean_of_the_past_only():
+    assert smooth([4, 2, 6, 0], 2).tolist() == [4, 3, 4, 3]
+    assert smooth([4, 2, 6, 0], 1).tolist() == [4, 2, 6, 0]
+    assert smooth([4, 2, 6, 0], 9).tolist() == [4, 3, 4, 3]
+    assert smooth([], 3).tolist() == []
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        smooth([1.0], 0)
+
+
+def test_nats_and_squared_errors_never_share_an_axis():
+    figure = loss_panels({"raster-softmax": ([1, 2], [8.3, 7.0]), "random-diffusion": ([1, 2], [1.0, 0.8]),
+                          "random-softmax": ([1, 2], [8.3, 7.1])}, first={"softmax": 8.318, "diffusion": 1.0})
+    left, right = figure.axes
+    lines = {line.get_label(): list(line.get_ydata()) for line in left.lines}
+    assert lines["raster-softmax"] == [8.3, 7.0] and "random-softmax" in lines and "knows nothing: 8.32" in lines
+    assert [line.get_label() for line in right.lines] == ["random-diffusion", "knows nothing: 1.00"]
+    assert "nats" in left.get_ylabel() and "squared error" in right.get_ylabel()
+
+
+def test_one_kind_alone_fills_the_figure():
+    assert len(loss_panels({"raster-flow": ([1], [2.0])}).axes) == 1
+
+
+def test_live_curves_change_the_picture_every_few_steps_and_say_it_in_words():
+    live = LiveCurves(every=2, window=2)
+    assert "Nothing trained yet" in live.widget.value
+    on_record, before = live.watch("random-diffusion"), live.widget.value
+    on_record(record(1, 1.0))
+    assert live.widget.value == before
+    on_record(record(2, 0.5))
+    assert live.widget.value != before and "random-diffusion at step 2: 0.750" in live.widget.value
+
+
+def test_live_curves_refuse_an_unknown_variant_before_training():
+    with pytest.raises(ValueError, match="no variant 'random-spiral'"):
+        LiveCurves().watch("random-spiral")
+
+
+def test_a_bar_is_as_long_as_its_parts():
+    counts = {"a": {"aligner": 1_000_000, "order": 0, "head": 2_000_000, "backbone": 3_000_000, "total": 6_000_000}}
+    axis = part_bars(counts).axes[0]
+    assert [(p.get_x(), p.get_width()) for p in axis.patches] == [(0, 1), (1, 0), (1, 2), (3, 3)]
+    assert axis.texts[0].get_text() == " 6.00 M"
+
+
+def test_a_sheet_puts_every_picture_under_its_column_and_beside_its_row():
+    images = [torch.full((3, 8, 8), value, dtype=torch.uint8) for value in (10, 60, 110, 160, 210, 250)]
+    sheet = np.asarray(contact_sheet(images, ["first", "second\nrow"], ["a", "b", "c"], scale=4))
+    left = sheet.shape[1] - (3 * 38 - 6)
+    for i, value in enumerate((10, 60, 110, 160, 210, 250)):
+        y, x = 24 + (i // 3) * 38, left + (i % 3) * 38
+        assert (sheet[y:y + 32, x:x + 32] == value).all()
+    assert (sheet[:24, left:] < 128).any() and (sheet[24:, :left] < 128).any()
+    with pytest.raises(ValueError, match="6 images for 2 rows x 2 columns"):
+        contact_sheet(images, ["1", "2"], ["a", "b"])
+
+
+def test_only_unknown_tokens_are_hidden():
+    pixels = torch.rand(2, 3, 32, 32) * 2 - 1
+    unknown = torch.zeros(2, 4, dtype=torch.bool)
+    unknown[1, 2] = True                                                  # second picture, lower left token
+    shown = hide_unknown(pixels, unknown)
+    assert torch.equal(shown[0], pixels[0])
+    changed = (shown[1] != pixels[1]).all(dim=0)
+    assert changed[16:, :16].all() and not changed[:16].any() and not changed[:, 16:].any()
+
+
+def test_results_come_as_numbers_and_as_curves(tmp_path, monkeypatch):
+    (tmp_path / "results.csv").write_text(
+        "order,head,preset,params,steps,seed,metric,value,torch,commit,command\n"
+        "random,diffusion,mini,3200000,200,0,train_loss,0.5,2.13.0,abc,fluidlab train\n"
+        "random,diffusion,mini,3200000,100,0,train_loss,0.75,2.13.0,abc,fluidlab train\n"
+        "raster,softmax,mini,3400000,100,0,train_loss,6.5,2.13.0,abc,fluidlab train\n"
+        "raster,softmax,mini,3400000,100,0,val_loss,6.6,2.13.0,abc,fluidlab train\n", encoding="utf-8")
+    monkeypatch.setattr(plots, "data_dir", lambda: tmp_path)
+    row = plots.read_results("val_loss")[0]
+    assert (row["variant"], row["params"], row["steps"], row["value"]) == ("raster-softmax", 3_400_000, 100, 6.6)
+    assert plots.result_curves("train_loss") == {"random-diffusion": ([100, 200], [0.75, 0.5]),
+                                                 "raster-softmax": ([100], [6.5])}
+    assert list(plots.result_curves("train_loss", order="raster")) == ["raster-softmax"]
+
+
+def test_a_live_picture_is_a_png_of_the_page_width():
+    live = LiveCurves()
+    data = re.search(r'src="data:image/png;base64,([^"]+)"', live.widget.value).group(1)
+    assert Image.open(io.BytesIO(base64.b64decode(data))).width == 800
