@@ -3,9 +3,11 @@
 Pixels are folded into channels first (`pixel_unshuffle`): a 3x3 convolution at 1/8 size is a large matrix product,
 which a CPU does at full speed, while the same arithmetic at full resolution waits for memory. There is no
 normalisation: group norm would tie every pixel to the whole image, and a crop would no longer encode as the picture
-does. Residual branches that start at zero make training stable without it (Zhang et al. 2019, Fixup).
+does. Residual branches that start at zero make training stable without it (Zhang et al. 2019, Fixup). Most weights
+sit at 1/16 size, one position a token: there four times the weights cost the same time, and they know the emoji.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,3 +25,85 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, width, h, w) to the same shape."""
         return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+
+
+class MixBlock(nn.Module):
+    """x + MLP(depthwise 3x3(x)), the MLP 3 times as wide (ConvNeXt, Liu et al. 2022, figure 4, without its norm).
+
+    At 1/16 size mixing positions is cheap and mixing channels is the work, so a depthwise convolution is enough.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.widen = nn.Conv2d(width, 3 * width, 1)
+        self.narrow = nn.Conv2d(3 * width, width, 1)
+        nn.init.zeros_(self.narrow.weight)
+        nn.init.zeros_(self.narrow.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) to the same shape."""
+        return x + self.narrow(F.silu(self.widen(self.depthwise(x))))
+
+
+def mix_blocks(width: int, depth: int) -> nn.Sequential:
+    """`depth` mix blocks in a row."""
+    return nn.Sequential(*(MixBlock(width) for _ in range(depth)))
+
+
+def res_blocks(width: int, depth: int) -> nn.Sequential:
+    """`depth` residual blocks in a row."""
+    return nn.Sequential(*(ResBlock(width) for _ in range(depth)))
+
+
+class FromPixels(nn.Module):
+    """Images (B, 3, H, W) to features (B, width, H/8, W/8): 8x8 pixels into channels, a convolution, residual blocks."""
+
+    def __init__(self, width: int, depth: int):
+        super().__init__()
+        self.conv = nn.Conv2d(3 * 64, width, 3, padding=1)
+        self.blocks = res_blocks(width, depth)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, width, H/8, W/8)."""
+        x = F.pixel_unshuffle(images, 8).contiguous(memory_format=torch.channels_last)  # (B, 192, H/8, W/8)
+        return self.blocks(self.conv(x))                                                # (B, width, H/8, W/8)
+
+
+class ToPixels(nn.Module):
+    """The way back: residual blocks, a convolution to 192 channels, channels into 8x8 pixels."""
+
+    def __init__(self, width: int, depth: int):
+        super().__init__()
+        self.blocks = res_blocks(width, depth)
+        self.conv = nn.Conv2d(width, 3 * 64, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) to (B, 3, 8h, 8w)."""
+        x = self.conv(F.silu(self.blocks(x)))  # (B, 192, h, w)
+        return F.pixel_shuffle(x, 8)           # (B, 3, 8h, 8w)
+
+
+class Shrink(nn.Module):
+    """Features to half the size and another width: 2x2 positions into channels, a 1x1 convolution, mix blocks."""
+
+    def __init__(self, width: int, coarse_width: int, depth: int):
+        super().__init__()
+        self.conv = nn.Conv2d(4 * width, coarse_width, 1)
+        self.blocks = mix_blocks(coarse_width, depth)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) to (B, coarse_width, h/2, w/2)."""
+        return self.blocks(self.conv(F.pixel_unshuffle(x, 2)))
+
+
+class Grow(nn.Module):
+    """Features to twice the size and another width: a 1x1 convolution, channels into 2x2 positions."""
+
+    def __init__(self, coarse_width: int, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(coarse_width, 4 * width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, coarse_width, h, w) to (B, width, 2h, 2w)."""
+        return F.pixel_shuffle(self.conv(F.silu(x)), 2)

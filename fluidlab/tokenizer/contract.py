@@ -45,3 +45,20 @@ def image_grid(image_size: int) -> tuple[int, int]:
     if image_size < PATCH_SIZE or image_size % PATCH_SIZE:
         raise ValueError(f"The image size is {image_size}, but must be a positive multiple of {PATCH_SIZE} pixels.")
     return image_size // PATCH_SIZE, image_size // PATCH_SIZE
+
+
+def check_tokens(tokens: Tensor, token_dim: int) -> None:
+    """Refuse continuous tokens that are not (B, N, token_dim) floats."""
+    if tokens.ndim != 3 or tokens.shape[-1] != token_dim or not torch.is_floating_point(tokens):
+        raise ValueError(
+            f"Tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, but must be floats of shape (B, N, {token_dim})."
+        )
+
+
+def check_codes(codes: Tensor, codebook_size: int) -> None:
+    """Refuse discrete tokens that are not (B, N) int64 in 0..codebook_size-1."""
+    if codes.ndim != 2 or codes.dtype != torch.long:
+        raise ValueError(f"Tokens are {codes.dtype} of shape {tuple(codes.shape)}, but must be int64 of shape (B, N).")
+    low, high = int(codes.min()), int(codes.max())
+    if low < 0 or high >= codebook_size:
+        raise ValueError(f"Tokens range from {low} to {high}, but must lie in 0..{codebook_size - 1}.")

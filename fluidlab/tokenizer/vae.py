@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from fluidlab.tokenizer.blocks import Decoder, Encoder
+from fluidlab.tokenizer.blocks import Grow, FromPixels, Shrink, ToPixels
 from fluidlab.tokenizer.contract import PATCH_SIZE, check_images, check_tokens, image_grid, resolve_grid
 from fluidlab.tokenizer.files import load_model, save_model
 from fluidlab.tokenizer.patches import pack, unpack
@@ -22,13 +23,33 @@ from fluidlab.tokenizer.patches import pack, unpack
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """The sizes of a `VAETokenizer`: widths and residual blocks of its two halves at 1/8 size."""
+    """The sizes of a `VAETokenizer`: widths and numbers of residual blocks at 1/8 size and (coarse) at 1/16 size."""
 
     image_size: int = 64  # pixels, only the default of .grid and .seq_len: any multiple of 16 can be encoded
     latent_channels: int = 4
-    width: int = 128
-    encoder_depth: int = 2
-    decoder_depth: int = 3
+    width: int = 96
+    encoder_depth: int = 1
+    decoder_depth: int = 2
+    coarse_width: int = 256
+    coarse_depth: int = 3  # in the decoder; the encoder stays light, for it runs on every training image
+
+
+class VAEDecoder(nn.Module):
+    """Raw latents (B, C, h, w) to images (B, 3, 8h, 8w), with a side branch at half the latents' size."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        self.conv = nn.Conv2d(config.latent_channels, config.width, 3, padding=1)
+        self.shrink = Shrink(config.width, config.coarse_width, config.coarse_depth)
+        self.grow = Grow(config.coarse_width, config.width)
+        self.to_pixels = ToPixels(config.width, config.decoder_depth)
+        nn.init.zeros_(self.grow.conv.weight)  # the branch starts as nothing, like every residual one
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, 3, 8h, 8w), not clamped."""
+        x = self.conv(latents.contiguous(memory_format=torch.channels_last))  # (B, width, h, w)
+        x = x + self.grow(self.shrink(x))                                    # (B, width, h, w)
+        return self.to_pixels(x)                                              # (B, 3, 8h, 8w)
 
 
 class VAETokenizer(nn.Module):
@@ -45,8 +66,9 @@ class VAETokenizer(nn.Module):
         super().__init__()
         self.config = config = config or VAEConfig()
         image_grid(config.image_size)  # refuse a bad default size now
-        self.encoder = Encoder(2 * config.latent_channels, config.width, config.encoder_depth)
-        self.decoder = Decoder(config.latent_channels, config.width, config.decoder_depth)
+        self.encoder = FromPixels(config.width, config.encoder_depth)
+        self.to_posterior = nn.Conv2d(config.width, 2 * config.latent_channels, 1)
+        self.decoder = VAEDecoder(config)
         self.register_buffer("latent_mean", torch.zeros(config.latent_channels))
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
 
@@ -67,7 +89,7 @@ class VAETokenizer(nn.Module):
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance (B, 4, H/8, W/8) of the raw latents, in float32: what `fit` trains on."""
-        mean, logvar = self.encoder(images).float().chunk(2, dim=1)
+        mean, logvar = self.to_posterior(F.silu(self.encoder(images))).float().chunk(2, dim=1)
         return mean, (logvar - 6.0).clamp(-14.0, 4.0)  # starts near std 0.05, so that the decoder learns at once
 
     @torch.no_grad()
