@@ -119,7 +119,8 @@ class Fitting:
         tensors = load_file(folder / "checkpoint.safetensors")
         part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         self.model.load_state_dict(part("model."))
-        self.ema = part("ema.")
+        averages = part("ema.")  # sorted by name, but lerp pairs them with the parameters in their own order
+        self.ema = {name: averages[name] for name in self.ema}
         self.generator.set_state(tensors["generator"])
         if self.kind == "vq":
             self.model.codebook.sums.copy_(tensors["codebook.sums"])
