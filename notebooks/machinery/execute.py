@@ -80,6 +80,7 @@ def shortened(notebook, failure):
     """The failing cell's number and source, and the end of its traceback."""
     number = next((i for i, cell in enumerate(notebook.cells)
                    if any(output.output_type == "error" for output in cell.get("outputs", []))), None)
-    trace = re.sub(r"\x1b\[[0-9;]*m", "", str(failure)).strip().splitlines()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(failure)).splitlines()
+    trace = [line for line in lines if line.strip("- ")]       # without the rules that nbclient draws
     where = f"cell {number}" if number is not None else type(failure).__name__
     return "\n".join([where, *(f"    {line}" for line in trace[-14:])])

@@ -16,6 +16,14 @@ TEMPLATE = """
 {%- block html_head_js_requirejs -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
+{%- block html_head_css -%}
+<style>.jp-InputArea .highlight pre, .jp-OutputArea pre { white-space: pre-wrap; } summary { cursor: pointer; }</style>
+{%- endblock -%}
+{%- block input_group -%}
+{%- if cell.metadata.get("jupyter", {}).get("source_hidden") -%}
+<details><summary>code of this cell</summary>{{ super() }}</details>
+{%- else -%}{{ super() }}{%- endif -%}
+{%- endblock -%}
 """
 
 
@@ -32,24 +40,14 @@ class MathMLRenderer(IPythonRenderer):
         return convert(rf"\begin{{{name}}}{body}\end{{{name}}}", display="block")
 
 
-class OfflinePage(HTMLExporter):
-    """nbconvert's page without anything from elsewhere."""
-
-    def __init__(self, **options):
-        super().__init__(raw_template=TEMPLATE, **options)
-
-    def markdown2html(self, context, source):
-        renderer = MathMLRenderer(escape=False, anchor_link_text=self.anchor_link_text)
-        return MarkdownWithMath(renderer=renderer).render(source)
-
-    def default_filters(self):
-        yield from super().default_filters()
-        yield ("markdown2html", self.markdown2html)
+def markdown_to_html(source):
+    return MarkdownWithMath(renderer=MathMLRenderer(escape=False)).render(source)
 
 
 def page(notebook):
     """The notebook as HTML; links to other notebooks lead to their pages."""
-    text, _ = OfflinePage().from_notebook_node(notebook)
+    exporter = HTMLExporter(raw_template=TEMPLATE, filters={"markdown2html": markdown_to_html})
+    text, _ = exporter.from_notebook_node(notebook)
     return re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', text)
 
 
