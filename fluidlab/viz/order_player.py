@@ -87,15 +87,27 @@ def frame(recording: Recording, step: int, scale: int = 4) -> np.ndarray:
         numpy uint8 (scale H, scale W, 3).
     """
     state = recording.at(step)
-    pixels = to_array(recording.pixels[state].clamp(-1, 1))
+    return mark(recording.pixels[state], recording.unknown[state], recording.new[state], scale)
+
+
+def mark(image: Tensor, unknown: Tensor, new: Tensor | None = None, scale: int = 4) -> np.ndarray:
+    """Hatch the unknown patches of an image and outline the new ones.
+
+    Args:
+        image: (3, H, W), uint8 or float in [-1, 1].  unknown, new: (N,) bool over a square grid of patches.
+
+    Returns:
+        numpy uint8 (scale H, scale W, 3).
+    """
+    pixels = to_array(image.clamp(-1, 1) if image.is_floating_point() else image)
     height, width = (scale * side for side in pixels.shape[:2])
     picture = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
-    draw, columns = ImageDraw.Draw(picture), int(recording.unknown.shape[1] ** 0.5)
+    draw, columns = ImageDraw.Draw(picture), int(len(unknown) ** 0.5)
     patch = width // columns
     hatched = _hatched(patch)
-    for n in torch.nonzero(recording.unknown[state]).flatten().tolist():
+    for n in torch.nonzero(unknown).flatten().tolist():
         picture.paste(hatched, (n % columns * patch, n // columns * patch))
-    for n in torch.nonzero(recording.new[state]).flatten().tolist():
+    for n in torch.nonzero(new).flatten().tolist() if new is not None else []:
         x, y = n % columns * patch, n // columns * patch
         draw.rectangle([x, y, x + patch - 1, y + patch - 1], outline=NEW, width=max(2, scale))
     return np.asarray(picture)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from fluidlab.viz.show import VARIANT_COLORS
+from fluidlab.viz.show import LINE_STYLES, VARIANT_COLORS
 
 ORDER_COLORS = {"raster": VARIANT_COLORS["raster-softmax"], "random": VARIANT_COLORS["random-diffusion"]}
 HIDDEN = "#dddddd"
@@ -206,3 +206,73 @@ def orders_figure(permutations: list[tuple[str, Tensor]], grid: tuple[int, int])
         axis.grid(False)
     return figure
 
+
+
+def weights_figure(matrices: dict[str, Tensor]) -> Figure:
+    """Attention weights of real models, one colour scale; exact zeros stay white.
+
+    Args:
+        matrices: title -> (N, N), rows sum to 1.
+    """
+    figure, axes = plt.subplots(1, len(matrices), figsize=(4.3 * len(matrices) + 0.7, 4.2), squeeze=False)
+    top = max(float(matrix.max()) for matrix in matrices.values())
+    for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
+        values = np.where(matrix.numpy() == 0, np.nan, matrix.numpy())
+        _matrix(axis, values, cmap="viridis_r", vmin=0, vmax=top)
+        axis.set(title=title, xlabel="position j that is looked at", ylabel="position i that looks")
+    figure.colorbar(axes[0, -1].images[0], ax=list(axes[0]), shrink=0.8, label="attention (white: exactly 0)")
+    return figure
+
+
+SIDES = {"above": (-1, 0), "left": (0, -1), "right": (0, 1), "below": (1, 0)}
+
+
+def known_neighbours(steps: Tensor, grid: tuple[int, int]) -> dict[str, float]:
+    """On which sides a token's neighbour is already known when the token is drawn.
+
+    Args:
+        steps: (M, N), the step in which each position of M images is filled.  grid: (h, w).
+
+    Returns:
+        side -> share of the tokens that have a neighbour there, and have it known in an earlier step.
+    """
+    (h, w), steps = grid, steps.view(-1, *grid)                                              # (M, h, w)
+    shares = {}
+    for side, (dy, dx) in SIDES.items():
+        here = steps[:, max(0, -dy):h - max(0, dy), max(0, -dx):w - max(0, dx)]
+        there = steps[:, max(0, dy):h + min(0, dy), max(0, dx):w + min(0, dx)]
+        shares[side] = (there < here).float().mean().item()
+    return shares
+
+
+def neighbours_figure(rows: dict[str, dict[str, float]]) -> Figure:
+    """Bars of `known_neighbours`, one group a side.
+
+    Args:
+        rows: title -> side -> share from 0 to 1; a title that begins with the name of an order takes its colour.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.4))
+    for k, (title, shares) in enumerate(rows.items()):
+        at = np.arange(len(SIDES)) + (k - (len(rows) - 1) / 2) * 0.8 / len(rows)
+        bars = axis.bar(at, [100 * shares[side] for side in SIDES], width=0.8 / len(rows) - 0.02, label=title,
+                        color=ORDER_COLORS[title.split()[0]], alpha=1.0 if k < 2 else 0.5)
+        axis.bar_label(bars, fmt="%.0f", fontsize=10)
+    axis.set(xticks=range(len(SIDES)), xticklabels=list(SIDES), ylabel="neighbour known [%]", ylim=(0, 125),
+             yticks=range(0, 101, 25), xlabel="side of the neighbour")
+    axis.legend(ncols=len(rows), loc="upper center")
+    return figure
+
+
+def context_figure(losses: dict[str, list[float]]) -> Figure:
+    """Loss against the number of tokens that were known.
+
+    Args:
+        losses: order -> loss with 0, 1, 2, ... known tokens.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.8))
+    for order, values in losses.items():
+        axis.plot(range(len(values)), values, color=ORDER_COLORS[order], linestyle=LINE_STYLES[order], marker="o",
+                  label=order)
+    axis.set(xlabel="known tokens", ylabel="loss of a hidden token")
+    axis.legend()
+    return figure

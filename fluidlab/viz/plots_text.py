@@ -207,7 +207,8 @@ def attention_heatmaps(image: Tensor, weights: Tensor, labels: list[str]) -> Fig
                 axis.imshow(to_array(image))
                 axis.set_ylabel(f"block {block + 1}", fontsize=11)
             else:
-                heat = axis.imshow(weights[block, :, column - 1].view(side, side).numpy(), cmap="Greens", vmin=0, vmax=top)
+                values = weights[block, :, column - 1].view(side, side).numpy()
+                heat = axis.imshow(values, cmap="Greens", vmin=0, vmax=top)
             if block == 0:
                 axis.set_title("image" if column == 0 else labels[column - 1], fontsize=10)
     figure.colorbar(heat, ax=axes.ravel().tolist(), label="attention", shrink=0.7, aspect=15)
