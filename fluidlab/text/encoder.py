@@ -168,7 +168,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> TextEncoder:
     try:
         with _no_bars():
             return _load(folder, dtype, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:                                           # what a broken file raises varies
         cause = " ".join(str(error).split())[:300]
         raise ValueError(f"The text encoder in {str(folder)!r} cannot be read ({type(error).__name__}: {cause}); "
                          "make or download the folder again.") from error

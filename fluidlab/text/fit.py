@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
 
@@ -23,11 +23,12 @@ from fluidlab.text.pieces import build_tokenizer, sentinel, train_sentencepiece,
 NUM_SENTINELS = 16
 RATE = 0.3                                         # T5 cuts 15 %, but of 512 tokens; a caption has 8
 WHOLE = 0.5                                        # of the documents of several captions: one caption is cut whole
+REACH = 4                                          # a feature is asked for the four tokens on either side
 
 
 def fit_text(documents: Iterable[str | tuple[str, ...]], validation: Iterable[str | tuple[str, ...]], out: str | Path,
              *, steps: int = 3000, batch_size: int = 128, lr: float = 2e-3, warmup_steps: int = 200,
-             vocab_size: int = 400, width: int = 128, depth: int = 4, num_heads: int = 4, decoder_depth: int = 2,
+             vocab_size: int = 400, width: int = 128, depth: int = 3, num_heads: int = 4, decoder_depth: int = 1,
              precision: str = "float32", seed: int = 0) -> dict:
     """Train a SentencePiece model and a T5 encoder on texts, and save them as a folder for `load_text_encoder`.
 
@@ -42,7 +43,7 @@ def fit_text(documents: Iterable[str | tuple[str, ...]], validation: Iterable[st
         precision: "float32" or "bf16" (autocast).  seed: of weights, batches and cuts.
 
     Returns:
-        What fit.json holds: the settings, the losses (nats a token) and the number of parameters that are kept.
+        What fit.json holds: settings, both validation losses (nats a token), the number of parameters that are kept.
     """
     settings = {k: v for k, v in locals().items() if k not in ("documents", "validation", "out")}
     for name in ("steps", "batch_size", "width", "depth", "num_heads", "decoder_depth"):
@@ -59,32 +60,57 @@ def fit_text(documents: Iterable[str | tuple[str, ...]], validation: Iterable[st
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_t5(len(tokenizer), width, depth, num_heads, decoder_depth)
+        window = Window(width, len(tokenizer))
     held_out = encode_documents(tokenizer, validation)
-    before = span_loss(model, tokenizer, held_out, batch_size)
-    train(model, tokenizer, encode_documents(tokenizer, documents), settings)
-    after = span_loss(model, tokenizer, held_out, batch_size)
+    before = measure(model, window, tokenizer, held_out, batch_size)
+    train(model, window, tokenizer, encode_documents(tokenizer, documents), settings)
+    after = measure(model, window, tokenizer, held_out, batch_size)
     words = sorted({word for caption in captions for word in words_of(caption)})
     encoder = TextEncoder(encoder_of(model), tokenizer, words)
     out = Path(out)
     encoder.save_pretrained(out)
     (out / "spiece.model").write_bytes(pieces)
-    report = {**settings, "documents": len(documents), "validation_loss_before": round(before, 4),
-              "validation_loss_after": round(after, 4), "pieces": len(tokenizer), "words": len(words),
+    report = {**settings, "documents": len(documents), "validation_loss_before": before,
+              "validation_loss_after": after, "pieces": len(tokenizer), "words": len(words),
               "parameters": sum(p.numel() for p in encoder.parameters())}
     (out / "fit.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
+class Window(nn.Module):
+    """Linear readers: from one feature of the encoder, the tokens that stand up to REACH places around it.
+
+    Span corruption alone teaches a decoder to guess from the bag of words first, and on this budget never gets
+    further: the same word had the same feature wherever it stood. The readers ask every feature for its surroundings,
+    so "cat" has to know that "red" stands before it and "left of" behind it. (word2vec's skip-gram, Mikolov et al.
+    2013, asked of contextual features; the readers are thrown away with the decoder.)
+    """
+
+    def __init__(self, width: int, vocab_size: int):
+        super().__init__()
+        self.readers = nn.Linear(width, (2 * REACH + 1) * vocab_size, bias=False)
+        nn.init.normal_(self.readers.weight, std=width ** -0.5)
+
+    def forward(self, features: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy of (B, S, E) features on their neighbours in `ids` (B, S); mask True = real token."""
+        S = ids.shape[1]
+        logits = self.readers(features).unflatten(-1, (2 * REACH + 1, -1))                   # (B, S, 2R+1, V)
+        around = nn.functional.pad(ids.masked_fill(~mask, IGNORED), (REACH, REACH), value=IGNORED)
+        wanted = torch.stack([around[:, k:k + S] for k in range(2 * REACH + 1)], dim=-1)     # (B, S, 2R+1)
+        wanted = wanted.masked_fill(~mask[..., None], IGNORED)
+        return nn.functional.cross_entropy(logits.flatten(0, 2).float(), wanted.flatten(), ignore_index=IGNORED)
+
+
 def build_t5(vocab_size: int, width: int, depth: int, num_heads: int, decoder_depth: int) -> T5ForConditionalGeneration:
-    """An untrained T5 v1.1: gated GELU, relative positions, output weights not tied to the embedding."""
+    """An untrained T5 with the gated GELU of v1.1 and relative positions."""
     if width % num_heads:
         raise ValueError(f"width must be a multiple of num_heads, got width {width} and num_heads {num_heads}.")
     config = T5Config(vocab_size=vocab_size, d_model=width, d_kv=width // num_heads, d_ff=2 * width, num_layers=depth,
                       num_decoder_layers=decoder_depth, num_heads=num_heads, feed_forward_proj="gated-gelu",
-                      dropout_rate=0.0, tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=0,
-                      eos_token_id=1)
+                      dropout_rate=0.0, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1)
     model = T5ForConditionalGeneration(config)
-    torch.nn.init.normal_(model.lm_head.weight, std=0.05)               # transformers' 1.0 starts at a loss of 50
+    for stack in (model.encoder, model.decoder):      # transformers' 0.09 starts blind to the order of the words
+        nn.init.normal_(stack.block[0].layer[0].SelfAttention.relative_attention_bias.weight, std=1.0)
     return model
 
 
@@ -117,22 +143,29 @@ def make_batch(tokenizer, documents: list[list[list[int]]], rate: float, whole: 
             "labels": pad([target for _, target in pairs], IGNORED)}                         # (B, T)
 
 
+def losses(model, window, batch: dict) -> tuple[Tensor, Tensor]:
+    """Both losses of one batch, in nats a token: span corruption, and the window around every feature."""
+    answer = model(**batch)
+    return answer.loss, window(answer.encoder_last_hidden_state, batch["input_ids"], batch["attention_mask"].bool())
+
+
 @torch.no_grad()
-def span_loss(model, tokenizer, documents, batch_size: int, rate: float = RATE, whole: float = WHOLE) -> float:
-    """Cross-entropy in nats a token over all documents, with the same cuts at every call."""
+def measure(model, window, tokenizer, documents, batch_size: int) -> dict[str, float]:
+    """Both losses over all documents, with the same cuts at every call."""
     generator = torch.Generator().manual_seed(0)
     model.eval()
-    total, tokens = 0.0, 0
+    found = []
     for start in range(0, len(documents), batch_size):
-        batch = make_batch(tokenizer, documents[start:start + batch_size], rate, whole, generator)
-        count = int((batch["labels"] != IGNORED).sum())
-        total, tokens = total + model(**batch).loss.item() * count, tokens + count
-    return total / tokens
+        batch = make_batch(tokenizer, documents[start:start + batch_size], RATE, WHOLE, generator)
+        found.append([loss.item() for loss in losses(model, window, batch)])
+    spans, around = torch.tensor(found).mean(dim=0).tolist()
+    return {"span": round(spans, 4), "window": round(around, 4)}
 
 
-def train(model, tokenizer, documents, settings: dict) -> None:
+def train(model, window, tokenizer, documents, settings: dict) -> None:
     """AdamW with warm-up and cosine decay; the documents of step n depend on (seed, n) alone."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings["lr"], betas=(0.9, 0.98), weight_decay=0.01)
+    learned = [*model.parameters(), *window.parameters()]
+    optimizer = torch.optim.AdamW(learned, lr=settings["lr"], betas=(0.9, 0.98), weight_decay=0.01)
     steps, warmup = settings["steps"], settings["warmup_steps"]
     model.train()
     bar = tqdm(range(steps), desc="text encoder", unit="step", mininterval=1.0)
@@ -142,11 +175,11 @@ def train(model, tokenizer, documents, settings: dict) -> None:
         batch = make_batch(tokenizer, [documents[i] for i in chosen], RATE, WHOLE, generator)
         for group in optimizer.param_groups:
             group["lr"] = settings["lr"] * learning_rate(step, steps, warmup)
-        loss = _step(model, batch, optimizer, settings["precision"] == "bf16")
+        spans, around = _step(model, window, batch, optimizer, settings["precision"] == "bf16")
         if step % 20 == 0:
-            if not math.isfinite(loss.item()):
-                raise RuntimeError(f"the loss is {loss.item()} at step {step}; try a smaller lr than {settings['lr']}.")
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+            if not math.isfinite(spans + around):
+                raise RuntimeError(f"the loss is {spans + around} at step {step}; try an lr below {settings['lr']}.")
+            bar.set_postfix(span=f"{spans:.3f}", window=f"{around:.3f}")
     model.eval()
 
 
@@ -158,18 +191,19 @@ def learning_rate(step: int, steps: int, warmup: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _step(model, batch: dict, optimizer, bf16: bool) -> Tensor:
+def _step(model, window, batch: dict, optimizer, bf16: bool) -> tuple[float, float]:
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        loss = model(**batch).loss
+        spans, around = losses(model, window, batch)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (spans + around).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
-    return loss.detach()
+    return spans.item(), around.item()
 
 
 def _as_tuple(text) -> tuple[str, ...]:
-    parts = (text,) if isinstance(text, str) else tuple(text)
-    if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
+    parts = (text,) if isinstance(text, str) else text
+    listed = isinstance(parts, tuple | list) and len(parts) > 0
+    if not listed or not all(isinstance(part, str) and part.strip() for part in parts):
         raise ValueError(f"a document must be a text or a tuple of texts, none of them empty, got {text!r}.")
-    return parts
+    return tuple(parts)
