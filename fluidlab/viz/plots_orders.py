@@ -12,6 +12,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from fluidlab.viz.show import LINE_STYLES, VARIANT_COLORS
@@ -107,16 +108,17 @@ def influence_figure(matrices: dict[str, Tensor], hidden: dict[str, Tensor] | No
     """`influence` as matrices on a log scale; exact zeros stay white.
 
     Args:
-        matrices: title -> (N, N).  hidden: title -> (N,) bool; these columns get a tick below: "was hidden".
+        matrices: title -> (N, N).  hidden: title -> (N,) bool; these columns get an x above them: was hidden.
     """
     figure, axes = plt.subplots(1, len(matrices), figsize=(4.3 * len(matrices) + 0.7, 4.4), squeeze=False)
     for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
         values = np.where(matrix.numpy() == 0, np.nan, matrix.numpy())
         norm = plt.matplotlib.colors.LogNorm(vmin=1e-3, vmax=1)
         _matrix(axis, values, cmap="viridis_r", norm=norm)
-        axis.set(title=title, xlabel="token j that was changed", ylabel="output z at position i")
+        axis.set_title(title, pad=16)
+        axis.set(xlabel="token j that was changed", ylabel="output z at position i")
         for j in torch.nonzero(hidden[title]).flatten().tolist() if hidden and title in hidden else []:
-            axis.text(j, len(matrix) - 0.35, "x", ha="center", va="top", fontsize=10, color="#D55E00", clip_on=False)
+            axis.text(j, -0.6, "x", ha="center", va="bottom", fontsize=10, color="#D55E00", clip_on=False)
     figure.colorbar(axes[0, -1].images[0], ax=list(axes[0]), shrink=0.8, label="relative change of z (white: 0)")
     return figure
 
@@ -181,7 +183,9 @@ def schedule_figure(schedules: list[tuple[str, list[int]]]) -> Figure:
         axis.set(title=title, xlabel="step", ylabel="tokens filled", ylim=(0, max(sizes) * 1.25))
         unknown = axis.twinx()
         unknown.plot(np.r_[0, steps], np.r_[sum(sizes), left], color="black", linestyle=":", linewidth=1.6)
-        unknown.set(ylabel="still unknown (dotted)", ylim=(0, sum(sizes) * 1.05))
+        unknown.set(ylabel="unknown (dotted)", ylim=(0, sum(sizes) * 1.05))
+        for scale in (axis.xaxis, axis.yaxis, unknown.yaxis):
+            scale.set_major_locator(MaxNLocator(6, integer=True))
         unknown.grid(False)
         unknown.spines["right"].set_visible(True)
     return figure
@@ -255,7 +259,7 @@ def neighbours_figure(rows: dict[str, dict[str, float]]) -> Figure:
     for k, (title, shares) in enumerate(rows.items()):
         at = np.arange(len(SIDES)) + (k - (len(rows) - 1) / 2) * 0.8 / len(rows)
         bars = axis.bar(at, [100 * shares[side] for side in SIDES], width=0.8 / len(rows) - 0.02, label=title,
-                        color=ORDER_COLORS[title.split()[0]], alpha=1.0 if k < 2 else 0.5)
+                        color=ORDER_COLORS[title.split()[0].strip(",")], alpha=1.0 if k < 2 else 0.5)
         axis.bar_label(bars, fmt="%.0f", fontsize=10)
     axis.set(xticks=range(len(SIDES)), xticklabels=list(SIDES), ylabel="neighbour known [%]", ylim=(0, 125),
              yticks=range(0, 101, 25), xlabel="side of the neighbour")
