@@ -5,6 +5,7 @@ tokenizers for the same images (that is how four variants are trained on the sam
 tokenizers, encoder and source made it and refuses to be mixed with others. Text features are kept without padding.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -32,9 +33,11 @@ def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, t
     Raises:
         ValueError: the folder holds another cache.
     """
-    from datasets import Array2D, Dataset, Features, List, Value         # takes a second to import: only when writing
+    from datasets import Array2D, Dataset, Features, List, Value         # a second to import: only when writing
+
     folder = Path(folder)
-    manifest = {"num_images": num_images, "tokenizers": {n: _facts(t) for n, t in tokenizers.items()}, "source": description or {},
+    manifest = {"num_images": num_images, "tokenizers": {n: _facts(t) for n, t in tokenizers.items()},
+                "source": description or {},
                 "text": {"dim": text_encoder.dim, "fingerprint": text_encoder.fingerprint()}}
     if (folder / MANIFEST).exists():
         found = read_manifest(folder)
@@ -64,15 +67,28 @@ def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, t
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    with torch.no_grad():
+    with torch.no_grad(), _one_bar():
         dataset = Dataset.from_generator(rows, features=Features(columns), cache_dir=str(temporary / "work"))
-    manifest["max_length"] = int(np.max(np.asarray(dataset["length"]))) if num_images else 0
-    dataset.save_to_disk(str(temporary / "arrow"))
+        manifest["max_length"] = int(np.max(np.asarray(dataset["length"]))) if num_images else 0
+        dataset.save_to_disk(str(temporary / "arrow"))
     del dataset
     shutil.rmtree(temporary / "work", ignore_errors=True)
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, folder)
     return folder
+
+
+@contextlib.contextmanager
+def _one_bar():
+    """Without the bars that `datasets` draws: ours already counts the batches, and `progress` turns it off."""
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
 
 
 def weights_fingerprint(module: torch.nn.Module) -> str:
