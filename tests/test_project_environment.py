@@ -79,7 +79,7 @@ def imported_packages(folder):
 
 
 def test_everything_that_the_package_imports_is_listed():
-    other_names = {"PIL": "pillow", "skimage": "scikit-image", "IPython": "ipywidgets"}
+    other_names = {"PIL": "pillow", "skimage": "scikit-image", "IPython": "ipywidgets", "traitlets": "ipywidgets"}
     optional = {"psutil", "torch_xla", "torch_fidelity"}
     listed = set(requirements("course"))
     for name in imported_packages(ROOT / "fluidlab") - set(sys.stdlib_module_names) - optional - {"fluidlab"}:

@@ -116,7 +116,7 @@ def output_problems(output):
     if any(kind.startswith("image/") for kind in data):
         yield "a picture without alt text (use fluidlab.viz.show)"
     for tag in re.findall(r"<img\b[^>]*>", joined(data.get("text/html", ""))):
-        if not re.search(r'\balt="[^"]*\S[^"]*"', tag):
+        if not re.search(r'\balt="[^"]*[^"\s][^"]*"', tag):
             yield "an <img> without alt text"
         if not re.search(r'\bsrc="data:', tag):
             yield "an <img> from outside the notebook"

