@@ -33,7 +33,7 @@ def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, t
     Raises:
         ValueError: the folder holds another cache.
     """
-    from datasets import Array2D, Dataset, Features, List, Value         # a second to import: only when writing
+    from datasets import Array2D, Dataset, Features, List, Value  # takes a second to import: only when writing
 
     folder = Path(folder)
     manifest = {"num_images": num_images, "tokenizers": {n: _facts(t) for n, t in tokenizers.items()},
