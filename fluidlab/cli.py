@@ -1,4 +1,4 @@
-"""`fluidlab doctor | fit | cache | train | sample`: each a few lines over the package, with every choice on the line.
+"""`fluidlab doctor | fit | cache | train | export | sample`: a few lines each over the package.
 
 Mistakes are one sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has been saved.
 """
@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, add, run in (("doctor", add_doctor, run_doctor), ("fit", add_fit, run_fit),
                            ("cache", add_cache, run_cache), ("train", add_train, run_train),
-                           ("sample", add_sample, run_sample)):
+                           ("export", add_export, run_export), ("sample", add_sample, run_sample)):
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__,
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         add(command)
@@ -132,7 +132,43 @@ def run_train(args) -> None:
         held_out = TokenCache(args.validation, tokenizer)
         validate = validator(held_out, min(config.validate_images, len(held_out)))
     print(f"{args.order} + {args.head}, {args.preset}: {model.count_parameters()}, {len(data)} images")
-    train(Trainer(model, data, config, validate), args.out, resume=args.resume)
+    facts = {"preset": args.preset, "command": " ".join(["fluidlab", *sys.argv[1:]])}
+    train(Trainer(model, data, config, validate), args.out, resume=args.resume, facts=facts)
+
+
+def add_export(p) -> None:
+    p.add_argument("run", type=Path, help="folder of `fluidlab train`")
+    p.add_argument("out", type=Path, help="folder to write, for `FluidPipeline.from_pretrained`")
+    p.add_argument("--tokenizer", required=True, help="shipped name or folder of the tokenizer it was trained on")
+    p.add_argument("--text-encoder", default="scenes-t5")
+    p.add_argument("--results", type=Path, help="add the run's loss curve to this results.csv")
+
+
+def run_export(args) -> None:
+    """Turn a run into a pipeline folder (half precision), and its log into rows of results.csv."""
+    import json
+
+    import torch
+
+    from fluidlab.config import TrainConfig
+    from fluidlab.evaluate.results import append_results, provenance
+    from fluidlab.model.files import load_model, save_model, write_json
+    model = load_model(args.run / "model")
+    facts = json.loads((args.run / "run.json").read_text(encoding="utf-8"))
+    config = TrainConfig.from_dict(facts["train"])
+    save_model(model, args.out, dtype=torch.float16)
+    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder})
+    write_json(args.out / "training.json", {**facts, "images": config.steps * config.batch_size})
+    if args.results is not None:
+        log = [json.loads(line) for line in (args.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        base = {"order": model.config.order, "head": model.config.head, "preset": facts["preset"],
+                "params": model.count_parameters()["total"], "seed": config.seed, **provenance(),
+                "command": facts["command"]}
+        rows = [{**base, "steps": r["step"], "metric": metric, "value": round(r[key], 6)}
+                for r in log for key, metric in (("loss", "train_loss"), ("val_loss", "val_loss"))
+                if r[key] is not None]
+        append_results(rows, args.results)
+    print(f"{args.out}: {model.config.order} + {model.config.head}, {config.steps * config.batch_size} images seen")
 
 
 def add_sample(p) -> None:
@@ -166,7 +202,7 @@ def run_sample(args) -> None:
 
 def add_fit(p) -> None:
     p.add_argument("what", choices=("atlas", "vae", "vq", "t5"))
-    p.add_argument("--out", type=Path, help="folder to write; the atlas goes to data/ if none is given")
+    p.add_argument("--out", type=Path, help="folder to write; the atlas always goes to data/")
     p.add_argument("--steps", type=int, help="optimizer steps")
     p.add_argument("--minutes", type=float, help="for vae and vq, instead of steps")
     p.add_argument("--lr", type=float, help="peak learning rate; default: the recipe's")
@@ -184,7 +220,7 @@ def run_fit(args) -> None:
     use_threads(args)
     if args.what == "atlas":
         from fluidlab.data.atlas import build_atlas
-        build_atlas(*(() if args.out is None else (args.out,)))
+        build_atlas()
     elif args.out is None:
         raise ValueError(f"fit {args.what} needs --out, the folder to write.")
     else:

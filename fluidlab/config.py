@@ -125,7 +125,7 @@ class TrainConfig(_Travels):
 
     Args:
         steps, batch_size: optimizer steps, and images in each over all devices.
-        lr, warmup_steps, schedule: peak learning rate, linear warm-up, then "constant" or "cosine" (to `final_lr` x lr).
+        lr, warmup_steps, schedule: peak rate, linear warm-up, then "constant" or "cosine" (to `final_lr` x lr).
         betas, weight_decay: AdamW's; matrices decay, vectors and embeddings do not.
         clip: largest norm of the whole gradient.
         ema_decay: of the weights' running mean, warmed up as min(ema_decay, (1 + n) / (10 + n)).

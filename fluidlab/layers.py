@@ -26,7 +26,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
         mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()          # (N, S)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v                                   # (B, H, N, D/H)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v              # (B, H, N, D/H)
 
 
 class KVCache:
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         q = self.split(self.to_q(x))                                                # (B, H, N, D/H)
         k, v = self.keys_values(x if context is None else context)                  # (B, H, S, D/H)
         if cache is not None:
-            causal = causal and cache.filled == 0 and x.shape[1] > 1                # one new token may see all before it
+            causal = causal and cache.filled == 0 and x.shape[1] > 1                # a new token sees all before it
             k, v = cache.append(k, v)
         attn_mask = None if mask is None else mask[:, None, None, :]                # (B, 1, 1, S)
         out = attend(q, k, v, attn_mask, causal)                                    # (B, H, N, D/H)

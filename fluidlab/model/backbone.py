@@ -18,7 +18,7 @@ class Backbone(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         init_linear(self, config.depth)
         with torch.no_grad():
-            self.positions.copy_(sincos_positions(config.grid, config.width))                        # learned from here on
+            self.positions.copy_(sincos_positions(config.grid, config.width))                        # learned from here
 
     def forward(self, x: Tensor, text: Tensor, text_mask: Tensor, causal: bool = False,
                 caches: list[KVCache] | None = None) -> Tensor:

@@ -24,7 +24,7 @@ class TextAligner(nn.Module):
         self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         init_linear(self, max(depth, 1))
-        nn.init.normal_(self.project.weight, std=text_dim ** -0.5)                  # T5 features have unit scale: keep it
+        nn.init.normal_(self.project.weight, std=text_dim ** -0.5)          # T5 features have unit scale: keep it
         nn.init.normal_(self.null_token, std=0.02)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

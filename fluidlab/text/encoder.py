@@ -14,8 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, T5EncoderModel
-from transformers.utils import logging
 
 from fluidlab.config import data_dir
 from fluidlab.text.pieces import words_of
@@ -35,7 +33,7 @@ class TextEncoder(nn.Module):
             encoder that has read the web.
     """
 
-    def __init__(self, model: T5EncoderModel, tokenizer, words: list[str] | None = None):
+    def __init__(self, model, tokenizer, words: list[str] | None = None):
         super().__init__()
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -175,6 +173,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> TextEncoder:
 
 
 def _load(name: str | Path, dtype: torch.dtype, **options) -> TextEncoder:
+    from transformers import AutoTokenizer, T5EncoderModel  # seconds to import: only when one is loaded
     tokenizer = AutoTokenizer.from_pretrained(name, **options)
     model = T5EncoderModel.from_pretrained(name, dtype=dtype, use_safetensors=True, **options)  # nothing is unpickled
     words = Path(name) / WORDS_FILE
@@ -210,6 +209,7 @@ def _name_old_class(path: Path) -> None:
 @contextlib.contextmanager
 def _no_bars():
     """Progress bars for a file of three megabytes are noise."""
+    from transformers.utils import logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

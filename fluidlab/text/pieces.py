@@ -17,7 +17,6 @@ from pathlib import Path
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import Unigram
-from transformers import PreTrainedTokenizerFast
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"           # ids 0, 1, 2, as in T5
 NOT_A_WORD = r"[^\w\s]|_"                          # punctuation; "t-shirt" becomes two words
@@ -77,7 +76,7 @@ def sentinel(k: int) -> str:
     return f"<extra_id_{k}>"
 
 
-def build_tokenizer(model: bytes, num_sentinels: int, max_length: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(model: bytes, num_sentinels: int, max_length: int):
     """Give a SentencePiece model's pieces and scores the form that `AutoTokenizer` reads.
 
     Args:
@@ -85,6 +84,7 @@ def build_tokenizer(model: bytes, num_sentinels: int, max_length: int) -> PreTra
         num_sentinels: how many `<extra_id_k>` to append; the last id is `<extra_id_0>`, as in T5.
         max_length: tokens of the longest prompt, `</s>` included; stored with the tokenizer.
     """
+    from transformers import PreTrainedTokenizerFast  # seconds to import: only when training
     pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
     vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(len(pieces))]
     sentinels = [sentinel(k) for k in range(num_sentinels)]

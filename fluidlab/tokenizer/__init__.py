@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from fluidlab.config import data_dir
-from fluidlab.tokenizer.pretrained import load_diffusers
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer
 from fluidlab.tokenizer.vq import VQConfig, VQTokenizer
 
@@ -33,6 +32,7 @@ def load_tokenizer(name: str | Path):
         )
     values = json.loads(config.read_text(encoding="utf-8"))
     if "_class_name" in values:  # diffusers writes its class into every configuration
+        from fluidlab.tokenizer.pretrained import load_diffusers  # seconds to import: only when one is loaded
         return load_diffusers(folder, values["_class_name"])
     if values.get("kind") not in KINDS:
         raise ValueError(

@@ -57,7 +57,7 @@ def res_blocks(width: int, depth: int) -> nn.Sequential:
 
 
 class FromPixels(nn.Module):
-    """Images (B, 3, H, W) to features (B, width, H/8, W/8): 8x8 pixels into channels, a convolution, residual blocks."""
+    """Images (B, 3, H, W) to features (B, width, H/8, W/8): 8x8 pixels into channels, a convolution, res blocks."""
 
     def __init__(self, width: int, depth: int):
         super().__init__()

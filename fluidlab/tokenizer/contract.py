@@ -23,7 +23,7 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"Images have {C} channels, but must have 3 (red, green, blue).")
     if B == 0 or H == 0 or W == 0 or H % PATCH_SIZE or W % PATCH_SIZE:
         raise ValueError(
-            f"The batch is {B} images of {H}x{W} pixels, but must be at least 1 and both sides multiples of {PATCH_SIZE}."
+            f"The batch is {B} images of {H}x{W} pixels, but must be at least 1, both sides multiples of {PATCH_SIZE}."
         )
     low, high = images.min().item(), images.max().item()
     if not (low >= -1.001 and high <= 1.001):  # written so that NaN fails too; 1e-3 is for resizing in bf16
@@ -51,7 +51,7 @@ def check_tokens(tokens: Tensor, token_dim: int) -> None:
     """Refuse continuous tokens that are not (B, N, token_dim) floats."""
     if tokens.ndim != 3 or tokens.shape[-1] != token_dim or not torch.is_floating_point(tokens):
         raise ValueError(
-            f"Tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, but must be floats of shape (B, N, {token_dim})."
+            f"Tokens are {tokens.dtype} of shape {tuple(tokens.shape)}, but must be floats (B, N, {token_dim})."
         )
 
 

@@ -42,7 +42,7 @@ def load_model(build: Callable[[dict], nn.Module], kind: str, folder: str | Path
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     found = values.pop("kind", None)
     if found != kind:
-        raise ValueError(f"{folder / 'config.json'} describes a tokenizer of kind {found!r}, but {kind!r} was asked for.")
+        raise ValueError(f"{folder / 'config.json'} is of a tokenizer of kind {found!r}, but {kind!r} was asked for.")
     model = build(values)
     model.load_state_dict({k: v.float() if v.is_floating_point() else v
                            for k, v in load_file(folder / "model.safetensors").items()})

@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from fluidlab.tokenizer.files import write_json, write_tensors
@@ -37,7 +36,7 @@ class FitConfig:
     warmup_steps: int = 100
     ema_decay: float = 0.998
     l1_weight: float = 0.05
-    kl_weight: float = 1e-3         # times KL per pixel value; keeps the posterior's noise a few per cent of the latents
+    kl_weight: float = 1e-3         # times KL per pixel value; keeps the posterior's noise at a few per cent
     commitment_weight: float = 0.1  # VQ: how strongly inputs are pulled to their code
     seed: int = 0
     save_every: int = 500           # steps between checkpoints
@@ -45,7 +44,7 @@ class FitConfig:
     def __post_init__(self):
         if self.batch_size < 1 or self.lr <= 0 or self.save_every < 1:
             raise ValueError(
-                f"Got batch_size={self.batch_size}, lr={self.lr}, save_every={self.save_every}, but all must be positive."
+                f"Got batch_size={self.batch_size}, lr={self.lr}, save_every={self.save_every}; all must be positive."
             )
 
 
@@ -200,7 +199,8 @@ def _run(fitting: Fitting, images_of: Callable[[int], Tensor], out: Path, steps:
     """Train until the budget is spent, with a progress bar and checkpoints."""
     total, log = steps or round(60 * minutes), (out / "log.jsonl")
     out.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=total, initial=fitting.step if steps else round(fitting.seconds), unit="step" if steps else "s") as bar:
+    initial, unit = (fitting.step, "step") if steps else (round(fitting.seconds), "s")
+    with tqdm(total=total, initial=initial, unit=unit) as bar:
         while (done := fitting.step if steps else fitting.seconds) < total:
             start = time.perf_counter()
             images = images_of(fitting.step)
@@ -211,7 +211,8 @@ def _run(fitting: Fitting, images_of: Callable[[int], Tensor], out: Path, steps:
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
                 speed = len(images) * fitting.step / fitting.seconds
-                bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{quality:.2f}", images_per_s=f"{speed:.0f}", step=fitting.step)
+                bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{quality:.2f}", images_per_s=f"{speed:.0f}",
+                                step=fitting.step)
             bar.update((fitting.step if steps else min(total, int(fitting.seconds))) - bar.n)
             if fitting.step % fitting.config.save_every == 0:
                 fitting.save(out)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluidlab.tokenizer.blocks import Grow, FromPixels, Shrink, ToPixels
+from fluidlab.tokenizer.blocks import FromPixels, Grow, Shrink, ToPixels
 from fluidlab.tokenizer.contract import PATCH_SIZE, check_images, check_tokens, image_grid, resolve_grid
 from fluidlab.tokenizer.files import load_model, save_model
 from fluidlab.tokenizer.patches import pack, unpack

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluidlab.tokenizer.blocks import Grow, FromPixels, Shrink, ToPixels, mix_blocks
+from fluidlab.tokenizer.blocks import FromPixels, Grow, Shrink, ToPixels, mix_blocks
 from fluidlab.tokenizer.contract import PATCH_SIZE, check_codes, check_images, image_grid, resolve_grid
 from fluidlab.tokenizer.files import load_model, save_model
 from fluidlab.tokenizer.quantizer import Codebook

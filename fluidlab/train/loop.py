@@ -107,13 +107,14 @@ class Trainer:
 
 
 def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = False, progress: bool = True,
-          on_record: Callable[[Record], None] | None = None) -> list[Record]:
+          on_record: Callable[[Record], None] | None = None, facts: dict | None = None) -> list[Record]:
     """Run a trainer to its last step.
 
     Args:
         run: folder for checkpoints, `log.jsonl` and the final `model/`; None = keep nothing.
         resume: continue what is in the folder; without it a folder with checkpoints is refused.
         on_record: called with every `Record`, for live curves.
+        facts: JSON to keep in the run's `run.json` beside both configurations.
 
     Returns:
         The records of the steps that were logged.
@@ -124,7 +125,7 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
     """
     run, c = None if run is None else Path(run), trainer.config
     if run is not None:
-        _open_run(trainer, run, resume)
+        _open_run(trainer, run, resume, facts or {})
     every = 1 if c.steps <= 50 else c.log_every
     records, bar = [], tqdm(total=c.steps, initial=trainer.done, unit="step", disable=not progress, smoothing=0.05)
     try:
@@ -153,7 +154,7 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
     return records
 
 
-def _open_run(trainer: Trainer, run: Path, resume: bool) -> None:
+def _open_run(trainer: Trainer, run: Path, resume: bool, facts: dict) -> None:
     run.mkdir(parents=True, exist_ok=True)
     found = checkpoints(run)
     if found and not resume:
@@ -161,7 +162,8 @@ def _open_run(trainer: Trainer, run: Path, resume: bool) -> None:
     if resume:
         trainer.resume(run)
         _trim_log(run / "log.jsonl", trainer.done)
-    write_json(run / "run.json", {"model": trainer.model.config.to_dict(), "train": trainer.config.to_dict()})
+    configs = {"model": trainer.model.config.to_dict(), "train": trainer.config.to_dict()}
+    write_json(run / "run.json", {**configs, **facts})
 
 
 def _log(run: Path | None, record: Record, progress: bool) -> None:

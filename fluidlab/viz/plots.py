@@ -5,7 +5,6 @@ image, for `show` or `figure_html`. What to notice: discrete and continuous loss
 and squared errors are different units.
 """
 
-import csv
 from collections.abc import Callable, Iterable
 
 import ipywidgets
@@ -16,7 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from fluidlab.config import TOKEN_KINDS, data_dir
+from fluidlab.config import TOKEN_KINDS
+from fluidlab.evaluate.results import read_results
 from fluidlab.viz.show import figure_html, image_grid, variant_style
 
 UNITS = {"discrete": "cross-entropy (nats)", "continuous": "squared error"}
@@ -179,30 +179,15 @@ def hide_unknown(pixels: Tensor, unknown: Tensor, patch_size: int = 16) -> Tenso
     return torch.where(mask, cross, pixels)
 
 
-def read_results(metric: str, **match: str) -> list[dict]:
-    """Rows of the shipped `results.csv` with this metric, numbers as numbers, in the order of the file.
+def result_curves(metric: str, **where: str) -> Curves:
+    """The shipped `results.csv` as curves: variant -> (steps, values), sorted by step.
 
     Args:
-        match: columns and what they must say, e.g. order="random", head="diffusion".
-
-    Returns:
-        Dictionaries with the file's columns; "params", "steps", "seed" are int, "value" is float, and "variant" is
-        added ("random-diffusion").
+        metric: for example "train_loss".  where: columns and what they must say, e.g. order="random".
     """
-    with (data_dir() / "results.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == metric]
-    rows = [row for row in rows if all(row[key] == value for key, value in match.items())]
-    for row in rows:
-        row |= {"variant": f"{row['order']}-{row['head']}", "value": float(row["value"])}
-        row |= {key: int(float(row[key])) for key in ("params", "steps", "seed")}
-    return rows
-
-
-def result_curves(metric: str, **match: str) -> Curves:
-    """The same as curves: variant -> (steps, values), sorted by step."""
     curves: Curves = {}
-    for row in sorted(read_results(metric, **match), key=lambda row: row["steps"]):
-        steps, values = curves.setdefault(row["variant"], ([], []))
-        steps.append(row["steps"])
-        values.append(row["value"])
+    for row in sorted(read_results(metric=metric, **where), key=lambda row: int(float(row["steps"]))):
+        steps, values = curves.setdefault(f"{row['order']}-{row['head']}", ([], []))
+        steps.append(int(float(row["steps"])))
+        values.append(float(row["value"]))
     return curves

@@ -66,8 +66,9 @@ def comparison(images: dict[str, Tensor], box: tuple[int, int, int, int] | None 
             x0, y0, x1, y1 = box
             column[0].add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=BOX_COLOR, lw=2))
             column[1].imshow(to_array(crop(image, box)), interpolation="nearest")
-            _frame(column[1], BOX_COLOR)
     _bare(axes)
+    for axis in axes[1:].flat:
+        _frame(axis, BOX_COLOR)
     return figure
 
 
@@ -203,6 +204,7 @@ def _bare(axes):
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
+        axis.spines[:].set_visible(False)
 
 
 def _frame(axis, color):

@@ -1,7 +1,7 @@
 """The small MLP inside a continuous head: from a noisy token and the backbone's z, what is the noise (or velocity)?
 
-It sees one token at a time; everything it knows of the rest of the image and of the text is in z. MAR's design
-(arXiv 2406.11838, section 3.2): residual layers whose normalisation is modulated by time and z (adaLN, arXiv 2212.09748).
+It sees one token at a time; everything it knows of the rest of the image and of the text is in z. The design is MAR's
+(arXiv 2406.11838, section 3.2): residual layers whose norm is modulated by time and z (adaLN, arXiv 2212.09748).
 """
 
 import math

@@ -1,0 +1,74 @@
+"""`data/results.csv`: every number that is shown, with the command and the commit that made it."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from fluidlab.config import data_dir
+
+COLUMNS = ("order", "head", "preset", "params", "steps", "seed", "metric", "value", "torch", "commit", "command")
+
+
+def results_file() -> Path:
+    return data_dir() / "results.csv"
+
+
+def provenance() -> dict[str, str]:
+    """torch's version, the commit of the clone ("unknown" in a wheel) and the command of this process."""
+    package = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=package, capture_output=True, text=True,
+                                check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    command = " ".join(["fluidlab", *sys.argv[1:]])
+    return {"torch": torch.__version__.split("+")[0], "commit": commit, "command": command}
+
+
+def append_results(rows: list[dict], path: str | Path | None = None) -> Path:
+    """Add rows; a row that measures the same thing (all but value, torch, commit) again replaces the old one.
+
+    Args:
+        rows: dictionaries with the keys of `COLUMNS`.  path: default `results_file()`.
+
+    Raises:
+        ValueError: a row with other keys, or a file with other columns; nothing is written then.
+    """
+    path = Path(path or results_file())
+    for row in rows:
+        if set(row) != set(COLUMNS):
+            raise ValueError(f"a row of results must have {', '.join(COLUMNS)}, got {', '.join(row)}.")
+    kept = {_what(row): row for row in read_results(path)} if path.exists() else {}
+    kept.update({_what(row): {k: str(v) for k, v in row.items()} for row in rows})
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept.values())
+    os.replace(temporary, path)
+    return path
+
+
+def read_results(path: str | Path | None = None, **where: str) -> list[dict[str, str]]:
+    """The rows whose columns equal `where`, for example `read_results(order="random", metric="val_loss")`.
+
+    Raises:
+        ValueError: the file is missing or has other columns.
+    """
+    path = Path(path or results_file())
+    if not path.is_file():
+        raise ValueError(f"{path.name} is not in {path.parent.name}/; a training or evaluation command writes it.")
+    with path.open(newline="", encoding="utf-8") as f:
+        reader = csv.DictReader(f)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{path.name} must have the columns {', '.join(COLUMNS)}, "
+                             f"got {', '.join(reader.fieldnames or ())}.")
+        return [row for row in reader if all(row[k] == str(v) for k, v in where.items())]
+
+
+def _what(row: dict) -> tuple:
+    return tuple(str(row[k]) for k in COLUMNS if k not in ("value", "torch", "commit"))
