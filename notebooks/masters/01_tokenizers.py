@@ -1,0 +1,545 @@
+# %% [markdown] tags=["front-matter"]
+# title: "Tokenizers: what is left of an image that has become tokens?"
+# goals:
+#   - turn an image into discrete and into continuous tokens, and back
+#   - measure what each loses, in dB and in bits, on scenes, on photographs and on a picture of your own
+#   - explain why no generator, however large, can draw what its tokenizer cannot reconstruct
+# needs: "Notebook 00; PyTorch tensors; what a convolution is"
+# hardware: "a laptop CPU, 2 GB of free memory"
+# fast:
+#   num_scenes: 48
+#   num_crops: 12
+#   descent_steps: 10
+#   num_levels: 28
+
+# %% [markdown]
+# ## The question
+# A Transformer writes tokens, not pixels. So before any model learns anything, a *tokenizer* turns every training
+# image into tokens, and after the model has written new ones, the same tokenizer turns them into an image.
+#
+# Fluid compares two kinds:
+#
+# - **discrete**: each patch of 16x16 pixels becomes *one whole number*, an entry in a codebook, as a word is an entry
+#   in a dictionary;
+# - **continuous**: each patch becomes *16 real numbers*, and any 16 numbers will do.
+#
+# Before you run the next cells, guess: how much of a cat's eye survives each of them?
+
+# %% tags=["parameters"]
+num_scenes = 512        # held-out scenes that are measured
+num_crops = 128         # held-out photograph crops that are measured
+descent_steps = 80      # gradient steps on the tokens of one image
+num_levels = 111        # flat colours that are sent through both tokenizers
+own_file = ""           # the path of a picture of yours; "" takes the photograph "coffee"
+seed = 0                # scenes and crops come from this seed
+
+# %%
+import math
+
+import torch
+from IPython.display import display
+
+import fluidlab as fl
+from fluidlab.data.photos import PhotoCrops, image_to_tensor, load_photo
+from fluidlab.tokenizer.metrics import code_perplexity, evaluate_tokenizer, psnr, reconstruct
+from fluidlab.tokenizer.patches import pack, unpack
+from fluidlab.viz import plots_tokenizers as plots
+from fluidlab.viz.reconstruction_lab import ReconstructionLab, code_length, reconstruct_one, spoil
+from fluidlab.viz.show import image_grid, show
+
+vae = fl.load_tokenizer("scenes-vae")       # continuous
+vq = fl.load_tokenizer("scenes-vq")         # discrete
+tokenizers = {"continuous": vae, "discrete": vq}
+
+
+def photo(name, size):
+    """A photograph as the tokenizers want it: (3, size, size) in [-1, 1]."""
+    return load_photo(name, size) / 127.5 - 1
+
+
+# %% [markdown]
+# ## One cat, twice
+# Chelsea is a real photograph that neither tokenizer has seen in training. Both get 256 tokens for its 256x256 pixels.
+
+# %%
+cat = photo("chelsea", 256)
+eye = (46, 64, 118, 136)        # x0, y0, x1, y1 in pixels
+both = {f"{name} tokens": reconstruct_one(tokenizer, cat)[0] for name, tokenizer in tokenizers.items()}
+show(plots.comparison({"original": cat, **both}, eye),
+     alt="A cat's face three times, with one eye enlarged below: the original, the reconstruction from continuous "
+         "tokens with pupil and green iris, and the reconstruction from discrete tokens, whose eye is a blur.",
+     caption="Same photograph, same number of tokens. Look at the rim of the eye, its colour, and the highlight.")
+
+# %% [markdown]
+# This is the picture to remember. Nothing was *generated* here: each image went into its tokenizer and straight out
+# again. Whatever is missing on the right was lost before any Transformer came into play.
+#
+# Both tokenizers are small, made for this course, and trained for minutes on a CPU. Stable Diffusion's VAE and a
+# VQGAN, which Fluid uses, are better at both. What carries over is the *difference*: at the same number of tokens,
+# continuous ones keep more.
+
+# %%
+for name, reconstruction in both.items():
+    whole = psnr(cat[None], reconstruction[None]).item()
+    alone = psnr(plots.crop(cat, eye)[None], plots.crop(reconstruction, eye)[None]).item()
+    print(f"{name:18s} PSNR of the photograph {whole:5.2f} dB, of the eye alone {alone:5.2f} dB")
+
+# %% [markdown]
+# **PSNR** is mean squared error on a logarithmic scale, $10 \log_{10}(\text{peak}^2 / \text{MSE})$. Higher is better;
+# 3 dB more means half the squared error, 10 dB more a tenth.
+
+# %% [markdown]
+# ## What the tokens are
+# The tensors say it best. `encode` goes from pixels to tokens, `decode` back; images are floats in [-1, 1].
+
+# %%
+for size in (64, 256):
+    image = photo("chelsea", size)[None]
+    for name, tokenizer in tokenizers.items():
+        tokens = tokenizer.encode(image)
+        first = tokens[0, 0].item() if tokens.ndim == 2 else ", ".join(f"{v:.1f}" for v in tokens[0, 0, :4]) + ", ..."
+        print(f"{size:3d} px, {name:10s} tokens {str(tuple(tokens.shape)):14s} {tokens.dtype}, the first: {first}")
+
+# %% [markdown]
+# One token always covers 16x16 pixels, in both kinds. 64 pixels a side are 4x4 = 16 tokens, 256 pixels are
+# 16x16 = 256 tokens, the number in the paper. Equal counts matter: the Transformer's cost depends on how many tokens
+# there are, not on what a token holds. So the two kinds compete at the same price.
+
+# %% [markdown]
+# ### Sixteen numbers, by packing
+# The continuous tokenizer is a *variational autoencoder* (VAE). Like Stable Diffusion's it shrinks by 8 and keeps 4
+# channels. A token is then a 2x2 block of that latent: 2 x 2 x 4 = 16 numbers. No arithmetic, numbers only change
+# places, and five lines write it:
+
+# %%
+def pack_in_five_lines(latents):                            # (B, C, h, w)
+    rows = latents.unfold(2, 2, 2).unfold(3, 2, 2)          # (B, C, h/2, w/2, 2, 2): every 2x2 block
+    rows = rows.permute(0, 2, 3, 4, 5, 1)                   # (B, h/2, w/2, 2, 2, C): a block's numbers side by side
+    return rows.flatten(3).flatten(1, 2)                    # (B, N, 4C), raster order
+
+
+latents = torch.randn(2, 4, 8, 8)
+assert torch.equal(pack_in_five_lines(latents), pack(latents))              # the package's function is the same
+assert torch.equal(unpack(pack(latents), (4, 4)), latents)                  # and it loses nothing
+print(tuple(latents.shape), "->", tuple(pack(latents).shape))
+
+# %% [markdown]
+# ## Scenes: the images of this course
+# EmojiScenes are what all later notebooks draw. These come from the test split; their truth is known exactly and their
+# backgrounds are soft gradients, never twice the same.
+
+# %%
+scenes = fl.EmojiScenes(split="test", image_size=64, seed=seed)
+images, captions = scenes.batch(range(num_scenes))
+images = images / 127.5 - 1                                 # (B, 3, 64, 64) in [-1, 1]
+codes, from_codes = reconstruct(vq, images)                 # (B, 16) long, (B, 3, 64, 64)
+numbers, from_numbers = reconstruct(vae, images)            # (B, 16, 16) float, (B, 3, 64, 64)
+
+few = [2, 3, 5, 6]
+show(plots.reconstruction_rows(images[few], {"continuous": from_numbers[few], "discrete": from_codes[few]}),
+     alt="Four scenes in rows: original, continuous and discrete reconstruction, and an error map of each. The "
+         "discrete maps are brighter, above all inside objects and along outlines. Captions: "
+         + "; ".join(captions[i] for i in few),
+     caption="Error maps on one scale: black means no difference. Where does each tokenizer fail?")
+
+# %% [markdown]
+# Be fair to the discrete one: 16 whole numbers describe a whole scene, and you still recognise the objects. What they
+# lose first is inner detail, thin lines and exact colour. *Shape* survives, and that can be measured: call a pixel
+# "object" if it is clearly darker or more colourful than the pale backgrounds, and compare the outlines' areas.
+
+# %%
+def objects_of(images):
+    """Which pixels (B, H, W) belong to an object: backgrounds never fall below 214 of 255 in any colour."""
+    return images.amin(dim=1) < 170 / 127.5 - 1
+
+
+truth = objects_of(images)
+for name, result in {"continuous": from_numbers, "discrete": from_codes}.items():
+    found = objects_of(result)
+    overlap = (truth & found).sum().item() / (truth | found).sum().item()
+    print(f"{name:10s} object pixels shared by original and reconstruction, of all object pixels: {overlap:.0%}")
+
+# %% [markdown]
+# ## Photographs: far from the training data
+# The tokenizers trained on scenes and on crops of other photographs. First the same cat at 64 pixels: 16 tokens, 16
+# times fewer than before.
+
+# %%
+small = photo("chelsea", 64)
+rows = {f"{name}": reconstruct_one(tokenizer, small)[0] for name, tokenizer in tokenizers.items()}
+show(plots.comparison({"original, 64 px": small, **rows}),
+     alt="The cat at 64 by 64 pixels: original, continuous reconstruction, discrete reconstruction; both are blurred.",
+     caption="Sixteen tokens for a whole face. Both fail now; one of them fails more.")
+
+# %% [markdown]
+# At this size each token has to describe an eye and its surroundings at once, which is more than either kind learnt.
+# Number of tokens and kind of token are two different dials. Now three held-out photographs at 256 pixels:
+
+# %%
+names = ("chelsea", "coffee", "rocket")
+photos = torch.stack([photo(name, 256) for name in names])
+results = {name: reconstruct(tokenizer, photos)[1] for name, tokenizer in tokenizers.items()}
+show(plots.reconstruction_rows(photos, results),
+     alt="A cat, a cup of coffee and a rocket on its launch pad, each as original, continuous and discrete "
+         "reconstruction with error maps; the discrete error maps are brighter everywhere.",
+     caption="The continuous maps are darker, but not black.")
+
+# %% [markdown]
+# ### Where the continuous one is not good either
+# Zoom in on whiskers and fur. Sixteen numbers for 768 colour values (16 x 16 x 3) is a compression by 48, and fine
+# texture is the first to go.
+
+# %%
+whiskers = (0, 168, 72, 240)
+show(plots.comparison({"original": cat, **both}, whiskers),
+     alt="The cat again with the whiskers on the left enlarged: white lines in the original, hardly visible in the "
+         "continuous reconstruction, gone in the discrete one.",
+     caption="Fine white whiskers: neither tokenizer keeps them as they are.")
+
+# %% [markdown]
+# ### A picture of your own
+# Put a path into `own_file` in the parameters cell and run from there, or use the upload button of the lab at the end
+# of this notebook. Any size and format that Pillow reads will do; it is cropped to the middle square.
+
+# %%
+own = image_to_tensor(own_file, 256) / 127.5 - 1 if own_file else photo("coffee", 256)
+rows = {f"{name}": reconstruct_one(tokenizer, own)[0] for name, tokenizer in tokenizers.items()}
+show(plots.comparison({"original": own, **rows}, (96, 96, 160, 160)),
+     alt="Your picture, or a cup of coffee: original, continuous and discrete reconstruction, the middle enlarged.",
+     caption="Text, faces and thin lines are the hardest. Which of them does your picture have?")
+
+# %% [markdown]
+# ## The numbers
+# PSNR counts squared error. **SSIM** compares local structure and is 1 for equal images. **Bits** say how much is
+# stored: a code of a vocabulary of $V$ takes $\log_2 V$ bits; 16 numbers, kept as float16, take 256.
+
+# %%
+crops = PhotoCrops("test", image_size=64, seed=seed).batch(range(num_crops)) / 127.5 - 1
+sets = {f"{num_scenes} held-out scenes, 64 px": images, f"{num_crops} photograph crops, 64 px": crops,
+        "3 photographs, 256 px": photos}
+scores = {(title, name): evaluate_tokenizer(tokenizer, batch)
+          for title, batch in sets.items() for name, tokenizer in tokenizers.items()}
+print(f"{'pictures':32s}{'tokens':12s}{'PSNR, dB':>9s}{'SSIM':>8s}{'bits an image':>15s}")
+for (title, name), score in scores.items():
+    print(f"{title:32s}{name:12s}{score['psnr']:9.2f}{score['ssim']:8.3f}{score['bits_per_image']:15,.0f}")
+raw = 64 * 64 * 3 * 8
+print(f"\na raw image of 64 px has {raw:,} bits; discrete keeps 1 in {raw / (16 * math.log2(vq.codebook_size)):.0f}, "
+      f"continuous (as stored) 1 in {raw / (16 * 16 * 16):.0f}")
+
+# %% [markdown]
+# ## Is it just more bits?
+# Yes, mostly, and that deserves a closer look. Storing 16 bits for each number is wasteful: most of them describe
+# noise. So *round* the continuous tokens to multiples of a step, and count what an arithmetic coder would write. The
+# coarser the step, the fewer bits.
+#
+# **Think first:** if both kinds were given the *same number of bits*, which would win?
+
+# %%
+steps = [0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0]
+part = slice(0, 64)
+bits, quality = [], []
+for step in steps:
+    rounded = spoil(numbers[part], step)
+    bits.append(code_length(rounded, step).mean().item())
+    quality.append(psnr(images[part], vae.decode(rounded)).mean().item())
+discrete = 16 * math.log2(vq.codebook_size), psnr(images[part], from_codes[part]).mean().item()
+ceiling = psnr(images[part], from_numbers[part]).mean().item()
+show(plots.rate_curve(bits, quality, {"discrete tokens": discrete}, ceiling),
+     alt="PSNR against bits per image: a rising curve for rounded continuous tokens that flattens, and one point for "
+         "the discrete tokens, far to the left.",
+     caption="Each green dot is one rounding step. Compare the blue square with the curve at the same number of bits.")
+same = min(range(len(steps)), key=lambda i: abs(bits[i] - discrete[0]))
+print(f"at {discrete[0]:.0f} bits: discrete {discrete[1]:.2f} dB; "
+      f"continuous rounded to {bits[same]:.0f} bits: {quality[same]:.2f} dB; continuous, not rounded: {ceiling:.2f} dB")
+enough = max(i for i, q in enumerate(quality) if q > ceiling - 0.1)
+print(f"within 0.1 dB of the ceiling from {bits[enough]:,.0f} bits on, "
+      f"{bits[enough] / discrete[0]:.1f} times the discrete tokens' bits")
+
+# %% [markdown]
+# Read the two printed lines with care. A codebook is a *good code*: it was trained for exactly its rate, while our
+# rounding is crude. Continuous tokens do not win by magic. They win because **one position of the sequence can carry
+# many more bits**, and the sequence does not get longer for it.
+#
+# To carry as much, a discrete tokenizer needs a longer sequence or a larger vocabulary. Twice the bits in one token
+# means the *square* of the vocabulary.
+
+# %% [markdown]
+# ### The vocabulary as a dial
+# How much does a larger vocabulary buy? A quick experiment, without training anew: allow only the $K$ codes that are
+# used most on training scenes. (Each vocabulary trained for itself would do better, most of all the small ones, so read
+# the *slope* at the right end.)
+
+# %%
+train_images = fl.EmojiScenes(split="train", image_size=64, seed=seed).batch(range(num_scenes))[0] / 127.5 - 1
+popular = torch.bincount(vq.encode(train_images).flatten(), minlength=vq.codebook_size).argsort(descending=True)
+with torch.no_grad():
+    asked = torch.nn.functional.normalize(vq.features(images[part]), dim=1).flatten(2).transpose(1, 2)  # (B, N, E)
+sizes = [2**k for k in range(6, int(math.log2(vq.codebook_size)) + 1)]
+kept_quality = []
+for size in sizes:
+    kept = popular[:size]
+    nearest = kept[(asked @ vq.codebook.codes[kept].T).argmax(dim=-1)]                                  # (B, N)
+    kept_quality.append(psnr(images[part], vq.decode(nearest)).mean().item())
+    print(f"{size:5d} codes, {math.log2(size):4.0f} bits a token: {kept_quality[-1]:5.2f} dB")
+
+# %%
+slope = kept_quality[-1] - kept_quality[-2]
+gap = ceiling - kept_quality[-1]
+print(f"The last doubling of the vocabulary bought {slope:+.2f} dB. The continuous tokens are {gap:.2f} dB above.")
+if slope > 0:
+    print(f"At that pace {gap / slope:.0f} more doublings would be needed: a vocabulary of about "
+          f"10^{math.log10(vq.codebook_size) + gap / slope * math.log10(2):.0f} codes.")
+
+# %% [markdown]
+# That is a crude extrapolation, but its message is sound: a Transformer's softmax has one output per code, so a
+# vocabulary cannot grow like that. The paper's has 8,192.
+
+# %% [markdown]
+# ## Inside the codebook
+# Is our discrete tokenizer a straw man? The classic failure of a codebook is that most codes are never used. Count.
+
+# %%
+counts = torch.bincount(torch.cat([codes.flatten(), vq.encode(crops).flatten()]), minlength=vq.codebook_size)
+show(plots.code_usage(counts),
+     alt="Left: how often each code was used against its rank, a falling curve on logarithmic axes. Right: a histogram "
+         "of how many codes were used how often.",
+     caption="A few codes for pale backgrounds are used very often, then a long tail of codes for details.")
+drawn = int(counts.sum())
+used = (counts > 0).float().mean().item()
+even = 1 - (1 - 1 / vq.codebook_size) ** drawn
+print(f"{drawn:,} tokens used {used:.0%} of the {vq.codebook_size} codes; tokens drawn evenly at random would have "
+      f"used {even:.0%}")
+print(f"perplexity on scenes: as good as {code_perplexity(codes, vq.codebook_size):.0f} codes used equally often")
+
+# %% [markdown]
+# The share depends on how many tokens you look at, which is why it stands beside the share that even chance would
+# reach. Backgrounds are frequent, so no tokenizer for these images would use all codes evenly.
+
+# %% [markdown]
+# ### What does a code look like?
+# Decode a single code: that is an image of 16x16 pixels. And decode a 3x3 block of nothing but that code.
+
+# %%
+shown = popular[torch.linspace(0, int((counts > 0).sum()) // 2, 24).long()]
+alone = vq.decode(shown[:, None])                                       # (24, 3, 16, 16)
+together = vq.decode(shown[:, None].expand(-1, 9))                      # (24, 3, 48, 48)
+show(image_grid(alone, columns=24, scale=3), alt="Twenty-four codes as small images, from pale backgrounds to coloured "
+     "blobs and dark corners.", caption="Single codes, from the most used (left) to rarer ones.")
+show(image_grid(together, columns=12, scale=2), alt="The same codes, each repeated in a 3 by 3 block.",
+     caption="The same codes, each surrounded by itself. The decoder blends neighbours, so a code is not a fixed tile.")
+
+# %% [markdown]
+# ### Change one token
+# Take one scene, change one of its 16 tokens, and see which pixels move. First the discrete kind: another code is
+# another content, there is nothing in between.
+
+# %%
+one = 2
+place = 5                                                               # second row, second column
+changed = {}
+for title, code in (("most popular code", popular[0]), ("a rare code", popular[1200]), ("another", popular[1700])):
+    edited = codes[one:one + 1].clone()
+    edited[0, place] = code
+    changed[title] = vq.decode(edited)[0]
+show(plots.changed_pixels(from_codes[one], changed, place, columns=4),
+     alt="A scene reconstructed from codes, and three versions with the token inside the marked square replaced; the "
+         "pixels of the square change, and a margin around it.",
+     caption="The marked square is the token. Pixels outside it move too: the decoder looks at neighbours.")
+
+# %% [markdown]
+# Now the continuous kind: add a little, more, and a lot to one of the 16 numbers of that token.
+
+# %%
+changed = {}
+for amount in (0.1, 0.5, 2.0):
+    edited = numbers[one:one + 1].clone()
+    edited[0, place, 0] += amount
+    changed[f"number 0: +{amount}"] = vae.decode(edited)[0]
+show(plots.changed_pixels(from_numbers[one], changed, place, columns=4),
+     alt="The same scene from continuous tokens with one number of one token raised by 0.1, 0.5 and 2 standard "
+         "deviations; the change grows with the amount.",
+     caption="A small change of a number is a small change of the picture. That is what continuous means.")
+
+# %% [markdown]
+# ### The latent channels
+# Unpacked again, the 16 tokens are an image of 8x8 positions with 4 channels. Each channel is a tiny, strange picture.
+
+# %%
+show(plots.latent_channels(images[one], unpack(numbers[one:one + 1], (4, 4))[0]),
+     alt=f"{captions[one]}: the image and its four latent channels of 8 by 8 values, red above and blue below zero.",
+     caption="Standardised by the mean and the deviation that are stored with the weights.")
+wide = unpack(vae.encode(cat[None]), (16, 16))[0]
+show(plots.latent_channels(cat, wide),
+     alt="The cat's photograph and its four latent channels of 32 by 32 values, in which the face can be recognised.",
+     caption="With 32x32 positions you recognise the cat in its latent.")
+
+# %% [markdown]
+# ## Flat colours drift
+# The gentlest test of all: images of a *single* pale colour, whose red goes up in small steps. A tokenizer that keeps
+# colour gives back a straight line. **Predict** the shape of the two curves before you look.
+
+# %%
+levels = torch.linspace(200, 255, num_levels)
+colors = torch.tensor([230.0, 240.0, 225.0]).repeat(num_levels, 1)      # (n, 3) red, green, blue
+colors[:, 0] = levels
+flat = (colors / 127.5 - 1)[:, :, None, None].expand(-1, 3, 64, 64)     # (n, 3, 64, 64)
+back = {name: reconstruct(tokenizer, flat)[1][..., 24:40, 24:40].mean(dim=(2, 3))
+        for name, tokenizer in tokenizers.items()}                      # name -> (n, 3): the middle's colour
+show(plots.response(levels, {name: (c[:, 0] + 1) * 127.5 for name, c in back.items()}),
+     alt="The level of red that comes out against the level that goes in: the continuous curve follows the diagonal, "
+         "the discrete one goes up in uneven stairs.",
+     caption="A staircase: between two stairs, the discrete tokenizer has no code.")
+
+# %%
+bands = [plots.strip(c, max(4, num_levels // 6)) for c in (colors / 127.5 - 1, *back.values())]
+show(image_grid(bands, columns=1, scale=max(1, 888 // num_levels)),
+     alt="Three colour bands from pale green to pale orange: original and continuous are smooth, the discrete has "
+         "steps.", caption="The same as colours: original, continuous, discrete.")
+for name, out in back.items():
+    drift = (out - colors / 127.5 + 1).abs().mean().item() * 127.5
+    print(f"{name:10s} mean drift of a flat colour: {drift:.2f} of 255 levels")
+
+# %% [markdown]
+# A few levels sound harmless. But every soft sky and every studio background is made of such colours, and the eye is
+# good at seeing steps in them. In the later notebooks this is also why a generated *yellow* may lean towards orange.
+
+# %% [markdown]
+# ## Why the loss never comes back
+# A generator writes tokens; the decoder makes pixels of them. So every image it can ever make is `decode(some tokens)`.
+# To draw a given target, the best it could possibly do is the best tokens there are.
+#
+# For one discrete token we can check *all* of them. An image of 16x16 pixels is a single code, so this tokenizer can
+# draw exactly as many such images as it has codes. Decode them all and look for the nearest to each part of the eye:
+
+# %%
+lots = torch.arange(vq.codebook_size).split(512)
+everything = torch.cat([vq.decode(lot[:, None]) for lot in lots])       # (V, 3, 16, 16): all there is
+
+
+def patches_of(image):
+    """An image (3, H, W) as patches (N, 3, 16, 16)."""
+    return image.unfold(1, 16, 16).unfold(2, 16, 16).permute(1, 2, 0, 3, 4).flatten(0, 1)
+
+
+targets = patches_of(cat[:, 64:128, 48:112])                            # (16, 3, 16, 16): around the eye
+best = everything[torch.cdist(targets.flatten(1), everything.flatten(1)).argmin(dim=1)]
+three = {"the encoder's code": vq.decode(vq.encode(targets)), f"best of all {vq.codebook_size} codes": best,
+         "continuous": vae.decode(vae.encode(targets))}
+for name, result in three.items():
+    print(f"{name:26s} {psnr(targets, result).mean().item():5.2f} dB, mean over {len(targets)} patches")
+
+# %%
+def quilt(patches):
+    """Patches (16, 3, 16, 16) back as one image (3, 64, 64)."""
+    return patches.unflatten(0, (4, 4)).permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3)
+
+
+show(plots.comparison({"original": quilt(targets), **{name: quilt(result) for name, result in three.items()}}),
+     alt="The cat's eye, cut into 16 patches that were encoded one by one: original, from the encoder's codes, from "
+         "the best of all codes, from continuous tokens.",
+     caption="Each patch by itself. The third picture is the best that any model on this codebook could ever draw.")
+
+# %% [markdown]
+# That search was exhaustive. No larger Transformer, no longer training, no better sampling gets past the third picture:
+# the image it would need is *not in the set*. With 16 tokens the set is larger, but still a list:
+
+# %%
+total = 16 * math.log2(vq.codebook_size)
+print(f"images of 64 px that the discrete tokenizer can draw: {vq.codebook_size}^16 = 2^{total:.0f}")
+print(f"images of 64 px that there are:                       2^{raw:,}")
+
+# %% [markdown]
+# Continuous tokens form no list; between any two tokens there is another. So when the encoder's tokens are not the
+# best, one can walk to better ones, step by small step. Gradient descent on the *tokens*, with the decoder fixed:
+
+# %%
+target = images[one:one + 1]
+tokens = vae.encode(target).requires_grad_()
+optimizer = torch.optim.Adam([tokens], lr=0.05)
+for _ in range(descent_steps):
+    latents = unpack(tokens, (4, 4)) * vae.latent_std[:, None, None] + vae.latent_mean[:, None, None]
+    loss = (vae.decoder(latents) - target).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+better = vae.decode(tokens.detach())
+before, after = psnr(target, from_numbers[one:one + 1]).item(), psnr(target, better).item()
+show(image_grid([target[0], from_codes[one], from_numbers[one], better[0]], scale=4,
+                titles=["original", "discrete", f"continuous {before:.1f} dB", f"after descent {after:.1f} dB"]),
+     alt=f"One scene: original, discrete, continuous, and continuous after {descent_steps} steps of gradient descent.",
+     caption="The tokens moved a little, and the picture came closer.")
+moved = (tokens - vae.encode(target)).abs().mean().item()
+print(f"{before:.2f} dB -> {after:.2f} dB; the numbers moved by {moved:.2f} standard deviations on average")
+
+# %% [markdown]
+# The continuous tokenizer has a ceiling as well: its decoder. But the ceiling is higher, and it can be approached
+# smoothly.
+#
+# This is the paper's finding in small. With discrete tokens, the eyes of its corgi come out asymmetric, and even a
+# model of 3 billion parameters cannot draw an exact Mona Lisa, because the tokenizer's own reconstruction cannot.
+# Scaling the Transformer does not mend the tokenizer.
+#
+# There is a price. A softmax over a few thousand codes is easy to train and to sample. How does a Transformer predict
+# *16 real numbers* that could be anything? That is the subject of notebook 04.
+
+# %% [markdown]
+# ## The reconstruction lab
+# Choose a picture or upload your own, choose a tokenizer, zoom in. For the continuous one, round its numbers and leave
+# out latent channels, and watch dB and bits.
+#
+# Some things to try:
+#
+# 1. Chelsea, zoom 4, 34 per cent across, 39 down: the eye. Switch between the tokenizers.
+# 2. Continuous, rounding step 3: fewer bits than the discrete tokenizer on a scene. Which looks better?
+# 3. Keep one latent channel of four. What does it know: colour, or shape?
+
+# %%
+pictures = {name: (lambda size, name=name: load_photo(name, size)) for name in names}
+pictures |= {f"scene {i}": (lambda size, i=i: fl.EmojiScenes("test", size, seed)[i]["image"]) for i in (2, 3, 5)}
+lab = ReconstructionLab(tokenizers, pictures, fallback="chelsea")
+for name, value in {"tokenizer": "discrete", "zoom": 3.0, "x": 34, "y": 39}.items():
+    lab.explorer.controls[name].value = value
+lab.explorer.refresh()
+display(lab.widget)
+
+# %% [markdown]
+# ## Recap
+# - A token covers 16x16 pixels: one code of a codebook, or 16 real numbers. The sequence is equally long.
+# - Continuous tokens keep more of scenes and photographs, because one position carries more bits. Bit for bit a trained
+#   codebook is the better code.
+# - Discrete tokens keep shape well; they lose fine detail and exact colour. Continuous tokens lose fine texture too.
+# - A generator can only draw what its decoder can. The tokenizer's loss is a floor under every model built on it.
+#
+# ## Self-quiz
+# **1.** An image of 128x128 pixels: how many tokens, in either kind?
+#
+# <details><summary>Answer</summary>8 x 8 = 64. A token always covers 16x16 pixels.</details>
+#
+# **2.** The vocabulary grows from 4,096 to 8,192. How many bits does an image of 16 tokens gain?
+#
+# <details><summary>Answer</summary>One bit a token, 16 in all: doubling the vocabulary adds a single bit.</details>
+#
+# **3.** Somebody trains a Transformer ten times as large on the discrete tokens, to get sharper eyes. What do you tell
+# them?
+#
+# <details><summary>Answer</summary>Look at the tokenizer's reconstruction of such eyes first. It is the best that the
+# larger model can do; if the eyes are blurred there, they stay blurred.</details>
+#
+# **4.** Is it fair to compare 192 bits with thousands?
+#
+# <details><summary>Answer</summary>Not as a contest of compression, and there the codebook does well. It is fair as a
+# contest of tokens: both give the Transformer a sequence of the same length, and so the same cost.</details>
+#
+# **5.** Why does changing one token change pixels outside its square?
+#
+# <details><summary>Answer</summary>The decoder is convolutional: each pixel depends on a neighbourhood of tokens. That
+# is also what softens the seams between tokens.</details>
+#
+# ## References
+# - Fan et al. 2024, *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
+#   arXiv 2410.13863
+# - van den Oord et al. 2017, *Neural Discrete Representation Learning* (VQ-VAE), arXiv 1711.00937
+# - Esser et al. 2021, *Taming Transformers for High-Resolution Image Synthesis* (VQGAN), arXiv 2012.09841
+# - Kingma and Welling 2014, *Auto-Encoding Variational Bayes* (VAE), arXiv 1312.6114
+# - Rombach et al. 2022, *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752
+# - Wang et al. 2004, *Image Quality Assessment: From Error Visibility to Structural Similarity* (SSIM)
