@@ -3,14 +3,15 @@
 import subprocess
 import sys
 
-import build
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import build
 from machinery import install, masters
 from machinery.execute import execute, inject
 from machinery.hygiene import STATE, VIEW, freeze_widgets, problems, renumber
 from machinery.page import index, page
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 FRONT = '''# %% [markdown] tags=["front-matter"]
 # title: "{title}"

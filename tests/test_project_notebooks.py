@@ -6,6 +6,7 @@ Running uses each master's small parameters (`fast` in its front matter), the sa
 import re
 
 import pytest
+
 from machinery import masters
 from machinery.execute import execute
 from machinery.hygiene import outputs, problems
