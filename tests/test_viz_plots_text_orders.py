@@ -147,7 +147,7 @@ def test_an_overlay_refuses_a_word_that_is_not_there():
 FIGURES = {
     "mask": lambda: mask_figure(torch.tensor([[True, True], [True, False]]), [["a", "b"], ["c"]]),
     "similarity": lambda: similarity_figure({"one": torch.eye(3), "two": torch.ones(3, 3)}, ["a", "b", "c"]),
-    "accuracy": lambda: accuracy_figure([("asked", {"here": 0.5, "there": 1.0})], 0.25),
+    "accuracy": lambda: accuracy_figure([("asked", {"here": 0.5, "there": 1.0})], [0.25]),
     "heatmaps": lambda: attention_heatmaps(torch.zeros(3, 64, 64), torch.rand(2, 16, 3), ["a", "b", "c"]),
     "overlay": lambda: overlay_figure(torch.zeros(3, 64, 64), torch.rand(16, 2), ["a", "b"], ["b"]),
     "rules": lambda: rules_figure({"raster": may_look(True, 16), "random": may_look(False, 16)}),

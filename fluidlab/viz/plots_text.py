@@ -89,11 +89,11 @@ def similarity_figure(matrices: dict[str, Tensor], labels: list[str]) -> Figure:
     return figure
 
 
-def accuracy_figure(rows: list[tuple[str, dict[str, float]]], chance: float) -> Figure:
-    """Groups of bars from 0 to 100 %, and a line at chance.
+def accuracy_figure(rows: list[tuple[str, dict[str, float]]], chances: list[float]) -> Figure:
+    """Groups of bars from 0 to 100 %, each group with its own line at chance.
 
     Args:
-        rows: (what was asked, {where it was read: accuracy from 0 to 1}).
+        rows: (what was asked, {where it was read: accuracy from 0 to 1}).  chances: of each row, from 0 to 1.
     """
     names = list(rows[0][1])
     figure, axis = plt.subplots(figsize=(8, 3.6))
@@ -103,7 +103,9 @@ def accuracy_figure(rows: list[tuple[str, dict[str, float]]], chance: float) -> 
         at = np.arange(len(rows)) + (k - (len(names) - 1) / 2) * 0.8 / len(names)
         bars = axis.bar(at, values, width=0.8 / len(names) - 0.02, label=name, color=colors[k % len(colors)])
         axis.bar_label(bars, fmt="%.0f", fontsize=10)
-    axis.axhline(100 * chance, color="black", linestyle=":", label=f"chance, {100 * chance:.1f} %")
+    for k, chance in enumerate(chances):
+        axis.plot([k - 0.45, k + 0.45], [100 * chance] * 2, color="black", linestyle=":",
+                  label=None if k else "chance")
     axis.set(xticks=range(len(rows)), xticklabels=[row[0] for row in rows], ylim=(0, 118), yticks=range(0, 101, 25),
              ylabel="accuracy [%]")
     axis.legend(ncols=len(names) + 1, loc="upper center", fontsize=10)

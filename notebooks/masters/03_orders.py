@@ -271,7 +271,8 @@ def short_training(forget_shift):
 
 curves = {"with shift": short_training(False), "shift forgotten": short_training(True)}
 for name, losses in curves.items():
-    print(f"{name:<16} loss {losses[0]:.2f} -> {losses[-1]:.2f} nats a token   (log V = {math.log(vq.codebook_size):.2f})")
+    print(f"{name:<16} loss {losses[0]:.2f} -> {losses[-1]:.2f} nats a token")
+print(f"to guess blindly costs log V = {math.log(vq.codebook_size):.2f}")
 
 # %%
 import matplotlib.pyplot as plt
@@ -503,7 +504,7 @@ cold = dict(guidance_scale=3.0, temperature=0)
 by_order = softmax([prompt] * num_orders, seed=seed, **cold)
 always_same = softmax_raster([prompt] * num_orders, seed=seed, **cold)
 show(image_grid([*always_same.pixels, *by_order.pixels], columns=num_orders,
-                titles=[f"raster, seed {s}" for s in range(num_orders)] + [f"random, seed {s}" for s in range(num_orders)]),
+                titles=[f"{name}, seed {s}" for name in ("raster", "random") for s in range(num_orders)]),
      alt=f'"{prompt}" at temperature 0: the raster row shows the same picture for every seed; the random row shows one '
          "picture for each order.",
      caption="Temperature 0. Above: no randomness left. Below: the order alone makes the difference.")
@@ -564,7 +565,8 @@ show(image_grid(pictures, titles=list(inventions), scale=3),
 # - Raster: causal attention, shift by one, start token. Random: mask token, bidirectional attention.
 # - A black-box test (change token $j$, see which $z_i$ move) proves that nothing leaks. A loss that is too good is the
 #   symptom of a leak.
-# - The training mask with ratio $\cos(\pi u/2)$ is a snapshot of sampling with the cosine schedule; its mean is $2/\pi$.
+# - The training mask with ratio $\cos(\pi u/2)$ is a snapshot of sampling with the cosine schedule; its mean is
+#   $2/\pi$.
 # - Random order sees all sides and the whole picture early; it pays with the key-value cache.
 #
 # ## Quiz
