@@ -21,7 +21,7 @@ MIN_MEMORY_GB = 2.0
 MIN_DISK_GB = 2.0
 SUMS = "SHA256SUMS"
 UNSUMMED = (".md", ".csv")              # texts and results, which grow from day to day
-REINSTALL = "python -m pip install --force-reinstall fluidlab"
+REINSTALL = "python -m pip install --force-reinstall --no-deps fluidlab-0.1.0-py3-none-any.whl (the course's own wheel)"
 
 
 @dataclass(frozen=True)
