@@ -85,16 +85,14 @@ def test_only_unknown_tokens_are_hidden():
     assert changed[16:, :16].all() and not changed[:16].any() and not changed[:, 16:].any()
 
 
-def test_results_come_as_numbers_and_as_curves(tmp_path, monkeypatch):
+def test_results_come_as_curves_of_numbers_in_the_order_of_their_steps(tmp_path, monkeypatch):
     (tmp_path / "results.csv").write_text(
         "order,head,preset,params,steps,seed,metric,value,torch,commit,command\n"
         "random,diffusion,mini,3200000,200,0,train_loss,0.5,2.13.0,abc,fluidlab train\n"
         "random,diffusion,mini,3200000,100,0,train_loss,0.75,2.13.0,abc,fluidlab train\n"
         "raster,softmax,mini,3400000,100,0,train_loss,6.5,2.13.0,abc,fluidlab train\n"
         "raster,softmax,mini,3400000,100,0,val_loss,6.6,2.13.0,abc,fluidlab train\n", encoding="utf-8")
-    monkeypatch.setattr(plots, "data_dir", lambda: tmp_path)
-    row = plots.read_results("val_loss")[0]
-    assert (row["variant"], row["params"], row["steps"], row["value"]) == ("raster-softmax", 3_400_000, 100, 6.6)
+    monkeypatch.setenv("FLUIDLAB_DATA", str(tmp_path))
     assert plots.result_curves("train_loss") == {"random-diffusion": ([100, 200], [0.75, 0.5]),
                                                  "raster-softmax": ([100], [6.5])}
     assert list(plots.result_curves("train_loss", order="raster")) == ["raster-softmax"]
@@ -104,3 +102,12 @@ def test_a_live_picture_is_a_png_of_the_page_width():
     live = LiveCurves()
     data = re.search(r'src="data:image/png;base64,([^"]+)"', live.widget.value).group(1)
     assert Image.open(io.BytesIO(base64.b64decode(data))).width == 800
+
+
+def test_a_table_has_one_line_per_row_and_numbers_on_the_right():
+    table = plots.markdown_table([{"variant": "raster-softmax", "loss": 6.5, "params": 1234567},
+                                  {"variant": "random-flow", "loss": 2.0, "params": 1}])
+    assert table == ("| variant | loss | params |\n| --- | ---: | ---: |\n| raster-softmax | 6.5000 | 1,234,567 |\n"
+                     "| random-flow | 2.0000 | 1 |")
+    with pytest.raises(ValueError, match="the same columns in all, got 2 rows"):
+        plots.markdown_table([{"a": 1}, {"b": 1}])

@@ -191,3 +191,20 @@ def result_curves(metric: str, **where: str) -> Curves:
         steps.append(int(float(row["steps"])))
         values.append(float(row["value"]))
     return curves
+
+
+def markdown_table(rows: list[dict]) -> str:
+    """Rows with the same keys as a Markdown table, for `display(Markdown(...))`; numbers stand on the right.
+
+    Raises:
+        ValueError: no row, or rows with different keys.
+    """
+    if not rows or len({tuple(row) for row in rows}) != 1:
+        raise ValueError(f"A table needs at least 1 row and the same columns in all, got {len(rows)} rows.")
+    right = ["---:" if isinstance(value, int | float) else "---" for value in rows[0].values()]
+    lines = [list(rows[0]), right, *([_cell(value) for value in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value)
