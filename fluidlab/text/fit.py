@@ -1,8 +1,8 @@
 """Pre-train the small text encoder on captions alone, then throw its decoder away.
 
-SentencePiece first, then T5's span corruption (Raffel et al., JMLR 2020, section 3.1.4) with an encoder and a shallow
-decoder: what the decoder has to write, the encoder must have put into its features. Images play no part. The captions
-come in as an argument; this file knows no data set.
+SentencePiece first, then T5's span corruption (Raffel et al., JMLR 2020, section 3.1.4) with a shallow decoder, and
+beside it linear readers that ask each feature for its neighbours (`Window` says why). Images play no part. The
+captions come in as an argument; this file knows no data set.
 """
 
 import json
@@ -27,7 +27,7 @@ REACH = 4                                          # a feature is asked for the 
 
 
 def fit_text(documents: Iterable[str | tuple[str, ...]], validation: Iterable[str | tuple[str, ...]], out: str | Path,
-             *, steps: int = 3000, batch_size: int = 128, lr: float = 2e-3, warmup_steps: int = 200,
+             *, steps: int = 900, batch_size: int = 64, lr: float = 2e-3, warmup_steps: int = 100,
              vocab_size: int = 400, width: int = 128, depth: int = 3, num_heads: int = 4, decoder_depth: int = 1,
              precision: str = "float32", seed: int = 0) -> dict:
     """Train a SentencePiece model and a T5 encoder on texts, and save them as a folder for `load_text_encoder`.
