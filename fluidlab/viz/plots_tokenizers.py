@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from torch import Tensor
 
 from fluidlab.viz.show import to_array
@@ -142,7 +143,7 @@ def changed_pixels(before: Tensor, after: dict[str, Tensor], token: int, columns
 
 
 def code_usage(counts: Tensor):
-    """How often each code was used, most used first, beside the histogram of the uses.
+    """How often each code was used, most used first, beside how many codes were used how often.
 
     Args:
         counts: (V,) how often each code occurred.
@@ -151,9 +152,13 @@ def code_usage(counts: Tensor):
     ordered = counts.sort(descending=True).values.numpy()
     left.plot(np.arange(1, len(ordered) + 1), np.maximum(ordered, 0.5), color="#0072B2")
     left.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="times used", title="Most used codes first")
-    edges = np.unique(np.r_[0, 1, np.geomspace(2, max(3, ordered.max() + 1), 24).astype(int)])
-    right.hist(ordered, bins=edges, color="#0072B2")
-    right.set(xscale="symlog", xlabel="times used", ylabel="codes", title="Never used codes would stand at 0")
+    classes = [("0", 0, 0), ("1", 1, 1), ("2", 2, 2), ("3 to 4", 3, 4), ("5 to 8", 5, 8), ("9 to 16", 9, 16),
+               ("more", 17, np.inf)]
+    heights = [int(((ordered >= low) & (ordered <= high)).sum()) for _, low, high in classes]
+    bars = right.bar([name for name, _, _ in classes], heights, color="#0072B2")
+    right.bar_label(bars)
+    right.tick_params(axis="x", labelsize=10)
+    right.set(xlabel="times used", ylabel="codes", title="How many codes were used so often")
     return figure
 
 
@@ -171,7 +176,10 @@ def rate_curve(bits, quality, points: dict[str, tuple[float, float]], ceiling: f
         axis.plot([x], [y], "s", markersize=11, color="#0072B2", label=name)
     if ceiling is not None:
         axis.axhline(ceiling, color="#009E73", linestyle=":", label="continuous tokens, not rounded")
-    axis.set(xscale="log", xlabel="bits per image", ylabel="PSNR, dB")
+    axis.set(xscale="log", xlabel="bits per image (each mark doubles)", ylabel="PSNR, dB")
+    axis.xaxis.set_major_locator(LogLocator(base=2, numticks=12))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axis.legend(loc="lower right")
     return figure
 

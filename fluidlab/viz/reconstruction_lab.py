@@ -188,7 +188,7 @@ class ReconstructionLab:
         if errors:
             panels["error map"] = heat(crop(error_map(image, result), box))
         grid = image_grid([to_array(p) for p in panels.values()], titles=list(panels), columns=len(panels),
-                          scale=max(1, PANEL // (box[2] - box[0])))
+                          scale=max(1, round(PANEL / (box[2] - box[0]))))
         tokens = (size // chosen.patch_size) ** 2
         said = f"PSNR {quality:.2f} dB, SSIM {likeness:.3f}, {bits:,.0f} bits in {tokens} tokens"
         legend = f" Error map: black is equal, pale yellow is {WORST_ERROR:.0f} of 255 levels or more."

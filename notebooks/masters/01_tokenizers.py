@@ -317,48 +317,53 @@ print(f"perplexity on scenes: as good as {code_perplexity(codes, vq.codebook_siz
 
 # %% [markdown]
 # ### What does a code look like?
-# Decode a single code: that is an image of 16x16 pixels. And decode a 3x3 block of nothing but that code.
+# Decode a single code: that is an image of 16x16 pixels. All of them together are a few thousand small images, and that
+# is this tokenizer's whole dictionary. Here are some, and below each the same code in a 3x3 block of its own kind.
 
 # %%
+lots = torch.arange(vq.codebook_size).split(512)
+everything = torch.cat([vq.decode(lot[:, None]) for lot in lots])       # (V, 3, 16, 16): the whole dictionary
+
 shown = popular[torch.linspace(0, int((counts > 0).sum()) // 2, 24).long()]
-alone = vq.decode(shown[:, None])                                       # (24, 3, 16, 16)
 together = vq.decode(shown[:, None].expand(-1, 9))                      # (24, 3, 48, 48)
-show(image_grid(alone, columns=24, scale=3), alt="Twenty-four codes as small images, from pale backgrounds to coloured "
-     "blobs and dark corners.", caption="Single codes, from the most used (left) to rarer ones.")
+show(image_grid(everything[shown], columns=12, scale=6), alt="Twenty-four codes as small images, from pale backgrounds "
+     "to coloured blobs and dark corners.", caption="Single codes, from the most used (first) to rarer ones.")
 show(image_grid(together, columns=12, scale=2), alt="The same codes, each repeated in a 3 by 3 block.",
      caption="The same codes, each surrounded by itself. The decoder blends neighbours, so a code is not a fixed tile.")
 
 # %% [markdown]
 # ### Change one token
-# Take one scene, change one of its 16 tokens, and see which pixels move. First the discrete kind: another code is
-# another content, there is nothing in between.
+# Take one scene, replace one of its 16 tokens, and see which pixels move. First the discrete kind: the reddest, the
+# bluest and the darkest word of the dictionary.
 
 # %%
-one = 2
-place = 5                                                               # second row, second column
+one, place = 2, 5                                                       # which scene; second row, second column
+mean_color = everything.mean(dim=(2, 3))                                # (V, 3)
 changed = {}
-for title, code in (("most popular code", popular[0]), ("a rare code", popular[1200]), ("another", popular[1700])):
+for title, weights in (("reddest", (2, -1, -1)), ("bluest", (-1, -1, 2)), ("darkest", (-1, -1, -1))):
     edited = codes[one:one + 1].clone()
-    edited[0, place] = code
-    changed[title] = vq.decode(edited)[0]
+    edited[0, place] = (mean_color @ torch.tensor(weights).float()).argmax()
+    changed[f"the {title} code"] = vq.decode(edited)[0]
 show(plots.changed_pixels(from_codes[one], changed, place, columns=4),
      alt="A scene reconstructed from codes, and three versions with the token inside the marked square replaced; the "
          "pixels of the square change, and a margin around it.",
      caption="The marked square is the token. Pixels outside it move too: the decoder looks at neighbours.")
 
 # %% [markdown]
-# Now the continuous kind: add a little, more, and a lot to one of the 16 numbers of that token.
+# A code is this one or that one. Continuous tokens have an *in between*: walk from one token to a token of another
+# scene, in a straight line through the 16 numbers.
 
 # %%
+donut = numbers[3, 1]                                                   # (16,): a token of the second scene above
 changed = {}
-for amount in (0.1, 0.5, 2.0):
+for way in (0.1, 0.5, 1.0):
     edited = numbers[one:one + 1].clone()
-    edited[0, place, 0] += amount
-    changed[f"number 0: +{amount}"] = vae.decode(edited)[0]
+    edited[0, place] += way * (donut - edited[0, place])
+    changed[f"{way:.0%} of the way"] = vae.decode(edited)[0]
 show(plots.changed_pixels(from_numbers[one], changed, place, columns=4),
-     alt="The same scene from continuous tokens with one number of one token raised by 0.1, 0.5 and 2 standard "
-         "deviations; the change grows with the amount.",
-     caption="A small change of a number is a small change of the picture. That is what continuous means.")
+     alt="The same scene from continuous tokens, with one token moved 10, 50 and 100 per cent of the way to a token of "
+         "another scene; the change grows with the way.",
+     caption="A small step of the numbers is a small step of the picture. That is what continuous means.")
 
 # %% [markdown]
 # ### The latent channels
@@ -409,13 +414,10 @@ for name, out in back.items():
 # To draw a given target, the best it could possibly do is the best tokens there are.
 #
 # For one discrete token we can check *all* of them. An image of 16x16 pixels is a single code, so this tokenizer can
-# draw exactly as many such images as it has codes. Decode them all and look for the nearest to each part of the eye:
+# draw exactly as many such images as it has codes. They are all in `everything`; look up the nearest to each part of
+# the cat's eye:
 
 # %%
-lots = torch.arange(vq.codebook_size).split(512)
-everything = torch.cat([vq.decode(lot[:, None]) for lot in lots])       # (V, 3, 16, 16): all there is
-
-
 def patches_of(image):
     """An image (3, H, W) as patches (N, 3, 16, 16)."""
     return image.unfold(1, 16, 16).unfold(2, 16, 16).permute(1, 2, 0, 3, 4).flatten(0, 1)
@@ -467,7 +469,7 @@ before, after = psnr(target, from_numbers[one:one + 1]).item(), psnr(target, bet
 show(image_grid([target[0], from_codes[one], from_numbers[one], better[0]], scale=4,
                 titles=["original", "discrete", f"continuous {before:.1f} dB", f"after descent {after:.1f} dB"]),
      alt=f"One scene: original, discrete, continuous, and continuous after {descent_steps} steps of gradient descent.",
-     caption="The tokens moved a little, and the picture came closer.")
+     caption="The tokens moved a little, and the squared error fell.")
 moved = (tokens - vae.encode(target)).abs().mean().item()
 print(f"{before:.2f} dB -> {after:.2f} dB; the numbers moved by {moved:.2f} standard deviations on average")
 
