@@ -173,8 +173,12 @@ def test_what_may_be_committed_passes():
 
 def test_a_widget_becomes_a_still_of_what_it_showed():
     models = {
-        "box": {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_slider", "IPY_MODEL_picture"]}},
+        "box": {"model_name": "VBoxModel", "state": {"children": [
+            "IPY_MODEL_slider", "IPY_MODEL_choice", "IPY_MODEL_upload", "IPY_MODEL_picture"]}},
         "slider": {"model_name": "FloatSliderModel", "state": {"description": "guidance", "value": 3.0}},
+        "choice": {"model_name": "DropdownModel", "state": {"description": "order", "index": 1,
+                                                            "_options_labels": ["raster", "random"]}},
+        "upload": {"model_name": "FileUploadModel", "state": {"description": "your file", "value": []}},
         "picture": {"model_name": "HTMLModel", "state": {"value": '<img alt="a cat" src="data:,">'}},
         "bar": {"model_name": "HBoxModel", "state": {"children": ["IPY_MODEL_done", "IPY_MODEL_text"]}},
         "done": {"model_name": "FloatProgressModel", "state": {"value": 3.0}},
@@ -185,6 +189,7 @@ def test_a_widget_becomes_a_still_of_what_it_showed():
     notebook.metadata["widgets"] = {STATE: {"state": models}}
     freeze_widgets(notebook)
     box, bar = (output.data["text/html"] for output in notebook.cells[0].outputs)
+    assert "order: random" in box and "your file" not in box
     assert "guidance: 3.0" in box and 'alt="a cat"' in box and "open the notebook in JupyterLab" in box
     assert bar == "<pre>3/3</pre>"
     assert problems(notebook) == []

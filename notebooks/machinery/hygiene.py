@@ -51,10 +51,18 @@ def parts(model_id, state, seen):
         return
     if model in ("HTMLModel", "HTMLMathModel", "LabelModel"):
         yield values.get("value", "")
-    elif "Progress" not in model and "children" not in values and values.get("description") and "value" in values:
-        yield f"{html.escape(str(values['description']))}: {html.escape(str(values['value']))}"
+    elif "Progress" not in model and "children" not in values and values.get("description") and setting(values):
+        yield f"{html.escape(str(values['description']))}: {html.escape(setting(values))}"
     for child in values.get("children", []):
         yield from parts(child.removeprefix("IPY_MODEL_"), state, seen)
+
+
+def setting(values):
+    """What a control is set to; "" for one that holds nothing to read, such as a button or an empty upload."""
+    if "_options_labels" in values:             # a dropdown's state is its place in the list
+        return str(values["_options_labels"][values["index"]]) if values.get("index") is not None else ""
+    value = values.get("value", "")
+    return "" if isinstance(value, (list, dict)) else str(value)
 
 
 def model_of(model_id, state):
