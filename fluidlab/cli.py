@@ -137,7 +137,7 @@ def run_train(args) -> None:
 
 
 def add_export(p) -> None:
-    p.add_argument("run", type=Path, help="folder of `fluidlab train`")
+    p.add_argument("trained", type=Path, metavar="run", help="folder of `fluidlab train`")
     p.add_argument("out", type=Path, help="folder to write, for `FluidPipeline.from_pretrained`")
     p.add_argument("--tokenizer", required=True, help="shipped name or folder of the tokenizer it was trained on")
     p.add_argument("--text-encoder", default="scenes-t5")
@@ -153,14 +153,14 @@ def run_export(args) -> None:
     from fluidlab.config import TrainConfig
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.model.files import load_model, save_model, write_json
-    model = load_model(args.run / "model")
-    facts = json.loads((args.run / "run.json").read_text(encoding="utf-8"))
+    model = load_model(args.trained / "model")
+    facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
     save_model(model, args.out, dtype=torch.float16)
     write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder})
     write_json(args.out / "training.json", {**facts, "images": config.steps * config.batch_size})
     if args.results is not None:
-        log = [json.loads(line) for line in (args.run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        log = [json.loads(line) for line in (args.trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         base = {"order": model.config.order, "head": model.config.head, "preset": facts["preset"],
                 "params": model.count_parameters()["total"], "seed": config.seed, **provenance(),
                 "command": facts["command"]}
@@ -210,7 +210,7 @@ def add_fit(p) -> None:
     p.add_argument("--codebook-size", type=int, help="for vq")
     p.add_argument("--photo-share", type=float, default=0.125, help="share of a batch that is photograph crops")
     p.add_argument("--num-captions", type=int, default=60_000, help="for t5: scenes whose captions are read")
-    p.add_argument("--precision", default="bf16", choices=("float32", "bf16"), help="for t5")
+    p.add_argument("--precision", default="float32", choices=("float32", "bf16"), help="for t5")
     p.add_argument("--resume", action="store_true", help="for vae and vq")
     add_threads(p)
 
