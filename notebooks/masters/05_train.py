@@ -1,0 +1,597 @@
+# %% [markdown] tags=["front-matter"]
+# title: "Train: from scenes to four models"
+# goals:
+#   - turn pictures and captions into a cache of tokens and say what lies in it and why
+#   - know the first loss of a model before it has seen anything, and use that to find mistakes
+#   - train all four variants from nothing and read their curves, gradient norms and running means
+#   - say which losses may be compared with each other and which may not
+#   - stop a run, resume it to the last digit, and read the message of a run that has broken
+# needs: "Notebooks 01 to 04; PyTorch training loops"
+# hardware: "a laptop CPU with two cores, 2 GB of free memory"
+# fast:
+#   num_scenes: 192
+#   num_validation: 64
+#   steps: 8
+#   draw_every: 8
+#   overfit_steps: 6
+#   num_known: [0, 8, 15]
+#   num_probes: 16
+#   num_denoising_steps: 4
+
+# %% [markdown]
+# ## What does it take?
+# The parts are there: tokenizers, a text encoder, two orders, three heads. All of them meet in one number, the loss.
+# This notebook makes that number fall, four times: {raster, random} order x {softmax, diffusion} head, **from random
+# weights, on your own machine, in well under a minute each**. Then it looks at the models that come with the course,
+# which are the same code with more patience.
+#
+# Before you start: how large will the very first loss be? You can know it exactly, without running anything. Write
+# your two numbers down, one for softmax over 4,096 codes and one for diffusion.
+
+# %% tags=["parameters"]
+num_scenes = 4096          # scenes in the training cache
+num_validation = 512       # scenes that are never trained on
+size = "nano"              # a row of fluidlab.SIZES; "micro" learns more and takes three times as long
+steps = 400                # training steps of each variant; 1500 are about a minute each
+batch_size = 64            # images in a step
+lr = 4e-3                  # peak learning rate; small models like large ones
+draw_every = 50            # steps between two drawings of the live curves
+overfit_steps = 120        # steps on one single batch
+num_known = [0, 1, 2, 4, 6, 8, 10, 12, 14, 15]   # known tokens at which the shipped models' losses are measured
+num_probes = 128           # scenes for that measurement
+num_denoising_steps = 25   # inside the diffusion head when drawing
+seed = 0                   # everything random starts here
+
+# %%
+import contextlib
+import io
+import math
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown, display
+
+import fluidlab as fl
+from fluidlab.evaluate.results import read_results
+from fluidlab.train.optim import EMA, learning_rate, make_optimizer
+from fluidlab.viz.plots import (
+    LiveCurves,
+    contact_sheet,
+    loss_panels,
+    markdown_table,
+    part_bars,
+    result_curves,
+    smooth,
+)
+from fluidlab.viz.show import image_grid, show, variant_style
+
+VARIANTS = [("raster", "softmax"), ("raster", "diffusion"), ("random", "softmax"), ("random", "diffusion")]
+workspace = tempfile.TemporaryDirectory()
+folder = Path(workspace.name)                              # gone when the kernel stops
+
+# %% [markdown]
+# ## An easy problem first
+# EmojiScenes has a dial of difficulty. The shipped models learn all 58 classes and 8 colours in any place. A minute is
+# too short for that, so here the dial is turned down: 4 classes, 4 colours, one object per picture, no free offset.
+# The code does not change, only the data does.
+
+# %%
+dial = dict(num_classes=4, num_colors=4, offset=0, skills=("colors", "single_object"))
+scenes = fl.EmojiScenes(split="train", seed=seed, **dial)
+held_out = fl.EmojiScenes(split="validation", seed=seed, **dial)
+images, captions = scenes.batch(range(8))
+show(image_grid(images), alt="Eight scenes with one object each: " + "; ".join(captions),
+     caption="All that this notebook's own models will ever see: " + ", ".join(scenes.classes) + ".")
+
+# %% [markdown]
+# ## The cache: nothing is encoded twice
+# Training reads each picture many times. Tokenizer and text encoder are frozen, so their answers never change: they are
+# computed once and kept. The paper's text encoder has 4.7 billion parameters, so at that scale this is no detail: by our
+# arithmetic (derived, not measured) caching its answers makes training 3.4 times faster at 369M parameters.
+#
+# One cache can hold the tokens of both tokenizers, so all four variants see the same pictures in the same order.
+
+# %%
+tokenizers = {name: fl.load_tokenizer(name) for name in ("scenes-vae", "scenes-vq")}
+text = fl.load_text_encoder("scenes-t5")
+started = time.perf_counter()
+fl.write_cache(folder / "train", scenes, num_scenes, tokenizers, text, description=dial, progress=False)
+fl.write_cache(folder / "validation", held_out, num_validation, tokenizers, text, description=dial, progress=False)
+seconds = time.perf_counter() - started
+size_mb = sum(f.stat().st_size for f in (folder / "train").rglob("*") if f.is_file()) / 1e6
+print(f"{num_scenes + num_validation} scenes in {seconds:.1f} s; the training cache takes {size_mb:.1f} MB")
+
+# %% [markdown]
+# What is in it? For every picture its tokens, and for every caption one vector per text token. Texts are kept without
+# padding; padding appears only when a batch is gathered, together with the mask that says what is real.
+
+# %%
+KIND = {"softmax": "scenes-vq", "diffusion": "scenes-vae"}
+train_data = {head: fl.TokenCache(folder / "train", name) for head, name in KIND.items()}
+validation_data = {head: fl.TokenCache(folder / "validation", name) for head, name in KIND.items()}
+for data in train_data.values():
+    tokens, features, mask = data.gather(range(8))
+    print(f"{data.kind:10}  tokens {tuple(tokens.shape)} {tokens.dtype}, features {tuple(features.shape)}, "
+          f"real text tokens {mask.sum(dim=1).tolist()}")
+print("the first picture as codes:", train_data["softmax"].gather([0])[0][0].tolist())
+
+# %% [markdown]
+# Is the picture still in there? Decode the cached tokens. This is also the upper bound of everything that follows: a
+# model that predicts tokens perfectly draws exactly these pictures and none better.
+
+# %%
+decoded = [tokenizers[KIND[head]].decode(data.gather(range(6))[0]) for head, data in train_data.items()]
+sheet = contact_sheet([*images[:6], *decoded[1], *decoded[0]], ["scene", "16 tokens of\n16 numbers", "16 codes"],
+                      captions[:6], scale=2)
+show(sheet, alt="Six scenes, and below them the same scenes decoded from continuous and from discrete tokens.",
+     caption="Row 2 is what the diffusion models learn to write, row 3 what the softmax models learn to write.")
+
+# %% [markdown]
+# ## Two lines define a variant
+# Order and head are two independent choices; everything else is shared.
+
+# %%
+config = fl.preset(size, order="random", head="diffusion", **train_data["diffusion"].model_facts())
+model = fl.Fluid(config)
+
+# %%
+def new_model(order, head):
+    torch.manual_seed(seed)
+    return fl.Fluid(fl.preset(size, order=order, head=head, **train_data[head].model_facts()))
+
+
+models = {f"{order}-{head}": new_model(order, head) for order, head in VARIANTS}
+show(part_bars({name: m.count_parameters() for name, m in models.items()}),
+     alt="Parameters by part. " + "; ".join(f"{n}: " + ", ".join(f"{p} {c:,}" for p, c in m.count_parameters().items())
+                                           for n, m in models.items()),
+     caption="The backbone is the same in all four. Only the head differs: a table of codes, or a small denoiser.")
+
+# %% [markdown]
+# The table of codes is part of the softmax head: one row per code, used twice (once to embed, once to score). At toy
+# size that table is most of the model. So "the same size" needs a definition: the same backbone, or the same total? The
+# course keeps the backbone the same, and prints both.
+#
+# ## The first loss is known
+# An untrained softmax head scores all $V$ codes alike, so each has probability $1/V$ and the loss is $\log V$. An
+# untrained diffusion head outputs exactly zero (its last layer starts at zero), so its squared error is the mean square
+# of the noise that it should have predicted, which is 1. Compare with what you wrote down.
+
+# %%
+FIRST = {"softmax": math.log(tokenizers["scenes-vq"].codebook_size), "diffusion": 1.0}
+rows = []
+for order, head in VARIANTS:
+    tokens, features, mask = train_data[head].gather(range(min(num_scenes, 256)))
+    with torch.no_grad():
+        loss = float(models[f"{order}-{head}"](tokens, features, mask, torch.Generator().manual_seed(seed)))
+    rows.append({"variant": f"{order}-{head}", "known": FIRST[head], "measured": loss, "off by": loss - FIRST[head]})
+    assert abs(loss / FIRST[head] - 1) < 0.05
+display(Markdown(markdown_table(rows)))
+
+# %% [markdown]
+# This is the cheapest test in machine learning. A first loss that is off means wrong targets, wrong scaling or a leak,
+# and you know it before the first step.
+#
+# ## One step, by hand
+# A training step is seven lines. Here they are, with three details that matter: some captions are hidden, the gradient
+# is clipped, and a running mean of the weights is kept. Then the package's `Trainer` does the same, and the two must
+# agree to the last digit, because everything random in step $n$ follows from the pair (seed, $n$).
+
+# %%
+recipe = fl.TrainConfig(steps=steps, batch_size=batch_size, lr=lr, warmup_steps=max(1, steps // 10), seed=seed,
+                        ema_decay=0.99, log_every=0, validate_every=0, save_every=0)
+
+
+def step_by_hand(model, optimizer, ema, data, n):
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + n)
+    tokens, features, mask = data.batch(n, recipe.batch_size, recipe.seed)
+    keep = torch.rand(len(mask), 1, generator=generator) >= recipe.text_dropout      # (B, 1) False = caption hidden
+    loss = model(tokens, features, mask & keep, generator)                           # masks, times and noise: generator
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(recipe, n)
+    optimizer.step()
+    optimizer.zero_grad()
+    ema.update(model)
+    return loss.item()
+
+
+model = new_model("random", "diffusion")
+optimizer, ema = make_optimizer(model, recipe), EMA(model, recipe.ema_decay)
+by_hand = [step_by_hand(model, optimizer, ema, train_data["diffusion"], n) for n in range(3)]
+trainer = fl.Trainer(new_model("random", "diffusion"), train_data["diffusion"], recipe)
+by_trainer = [trainer.step().loss for _ in range(3)]
+print("by hand   ", by_hand)
+print("by Trainer", by_trainer)
+assert by_hand == by_trainer
+
+# %% [markdown]
+# ## What a step hides
+# Two things are hidden from the model on purpose.
+#
+# **Tokens.** Random order hides a share $r = \cos(\pi u / 2)$ of the tokens, with $u$ uniform: mostly many, sometimes
+# few, $2/\pi \approx 0.64$ on average (derived), a little more once it is rounded up to whole tokens. That this is what
+# the paper does is not confirmed. Raster order hides by causality instead: all 16 tokens are targets in every step.
+#
+# **Text.** One caption in ten is replaced by "no text". Without this the model would have nothing to say when asked
+# what a picture looks like *without* a prompt, and guidance (notebook 06) needs exactly that.
+
+# %%
+order = models["random-diffusion"].order
+hidden = order.targets(4000, 16, torch.Generator().manual_seed(seed)).sum(dim=1)     # (4000,)
+keep = torch.rand(4000, generator=torch.Generator().manual_seed(seed)) >= recipe.text_dropout
+figure, axis = plt.subplots(figsize=(8, 2.8))
+axis.hist(hidden.numpy(), bins=torch.arange(0.5, 17.5).tolist(), color=variant_style("random", "diffusion")["color"])
+axis.axvline(float(hidden.float().mean()), color="black", linestyle=":")
+axis.set(xlabel="hidden tokens of 16", ylabel="of 4,000 images", xticks=range(1, 17))
+show(figure, alt=f"Histogram of hidden tokens per image, rising towards 16, mean {hidden.float().mean():.2f}.",
+     caption=f"Dotted: the mean, {hidden.float().mean() / 16:.3f} of all tokens. "
+             f"Captions hidden in the same 4,000 images: {int((~keep).sum())}.")
+
+# %% [markdown]
+# ## Learning rate and running mean
+# The rate climbs for a tenth of the run, then falls along a cosine. The climb matters because AdamW divides by a
+# running size of the gradient that it does not know yet.
+#
+# The running mean (EMA) of the weights is what gets validated, drawn with and shipped. A decay of 0.9999 averages over
+# about 10,000 steps, so at the start the mean would be little more than the random initialisation. Hence the warm-up:
+# decay $\min(d, \frac{1+n}{10+n})$ at update $n$. The right panel shows how much of the initial weights is left.
+
+# %%
+def left_of_start(decay, warm, updates):
+    """Share of the initial weights in the running mean after 1, 2, ... updates."""
+    share, shares = 1.0, []
+    for n in range(updates):
+        share *= min(decay, (1 + n) / (10 + n)) if warm else decay
+        shares.append(share)
+    return shares
+
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
+left.plot([learning_rate(recipe, n) for n in range(steps)], color="black")
+left.plot([learning_rate(recipe.replace(schedule="constant"), n) for n in range(steps)], color="grey", linestyle=":")
+left.set(xlabel="step", title="learning rate", ylim=(0, None))
+for decay, warm, line in ((0.99, True, "-"), (0.9999, True, "--"), (0.9999, False, ":")):
+    right.plot(range(1, 1001), left_of_start(decay, warm, 1000), linestyle=line, color="black",
+               label=f"{decay}{'' if warm else ', no warm-up'}")
+right.set(xlabel="update", xscale="log", title="initial weights left in the mean")
+right.legend()
+cold = left_of_start(0.9999, False, 1000)[-1]
+show(figure, alt="Left: rate with warm-up and cosine, and constant after warm-up. Right: share of the initial weights in "
+     f"the running mean; without warm-up {cold:.2f} is left after 1,000 updates.",
+     caption=f"Without warm-up {cold:.0%} of the random start is still in the mean after 1,000 updates.")
+
+# %% [markdown]
+# The course's large presets keep the rate constant instead (dotted). Whether the paper used 1e-4 after 65,000 warm-up
+# steps for continuous tokens and a cosine for discrete ones is not confirmed.
+#
+# ## Can it learn at all? One batch by heart
+# Before a long run, a short question: can the model learn eight pictures by heart? Masks, times and noise are frozen
+# too, so that nothing keeps the loss up. If this fails, no amount of data will help.
+
+# %%
+def overfit(order, head):
+    model, (tokens, features, mask) = new_model(order, head), train_data[head].gather(range(8))
+    optimizer, losses = make_optimizer(model, recipe.replace(weight_decay=0.0)), []
+    for _ in range(overfit_steps):
+        loss = model(tokens, features, mask, torch.Generator().manual_seed(seed))    # the same masks and noise again
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return list(range(1, overfit_steps + 1)), losses
+
+
+memorised = {f"{order}-{head}": overfit(order, head) for order, head in VARIANTS}
+left = ", ".join(f"{name} {losses[-1] / losses[0]:.1%}" for name, (_, losses) in memorised.items())
+show(loss_panels(memorised, first=FIRST), alt=f"Losses on one frozen batch of eight pictures fall. What is left: {left}.",
+     caption=f"Left of the first loss: {left}.")
+
+# %% [markdown]
+# ## Now train all four
+# The real thing: fresh batches, fresh masks and noise in each step. The curves below grow while you watch. Each variant
+# gets the same pictures in the same order, the same number of steps and the same recipe.
+#
+# Two extra things are noted on the way, because we want to look at them afterwards: the size of the gradient before
+# clipping, and a second running mean *without* warm-up.
+
+# %%
+live = LiveCurves(draw_every, window=20, first=FIRST)
+display(live.widget)
+trainers, norms, cold_means, minutes = {}, {}, {}, []
+for order, head in VARIANTS:
+    name = f"{order}-{head}"
+    trainer = trainers[name] = fl.Trainer(new_model(order, head), train_data[head], recipe)
+    cold_means[name], norms[name] = EMA(trainer.model, 0.9999), []
+    cold_means[name].updates = 10**9                       # pretend that its warm-up is long over
+    note = live.watch(name)
+
+    def on_record(record, trainer=trainer, note=note, name=name):
+        note(record)
+        norms[name].append(record.grad_norm)
+        cold_means[name].update(trainer.model)
+
+    started = time.perf_counter()
+    fl.train(trainer, progress=False, on_record=on_record)
+    seconds = time.perf_counter() - started
+    minutes.append({"variant": name, "seconds": round(seconds, 1), "images/s": round(steps * batch_size / seconds)})
+live.draw()
+
+# %%
+display(Markdown(markdown_table(minutes)))
+print(f"each variant has seen {steps * batch_size:,} images: every scene of the cache "
+      f"{steps * batch_size / num_scenes:.1f} times")
+
+# %% [markdown]
+# Look at the units before you compare. The left axis counts nats: how surprised is the model by the right code? The
+# right axis counts squared error: how far is the predicted noise from the true noise? **A softmax loss and a diffusion
+# loss can never be compared with each other.** We come back to raster against random below.
+#
+# ## What did each learn to draw?
+# Expect coloured blobs with a beginning of shape, no more: these are small models after a short run. What to look for:
+# is the colour right? Is there one object? Could you name it?
+
+# %%
+prompts = ["a photo of a cat", "a photo of a red apple", "a photo of a yellow dog", "a photo of a green banana",
+           "a photo of an orange cat", "a photo of a banana"]
+
+
+def pipeline(model, head):
+    return fl.FluidPipeline(model, tokenizers[KIND[head]], text)
+
+
+drawn = {}
+for order, head in VARIANTS:
+    pipe = pipeline(trainers[f"{order}-{head}"].averaged(), head)
+    drawn[f"{order}-{head}"] = pipe(prompts, seed=seed, num_denoising_steps=num_denoising_steps).pixels
+short = [prompt.removeprefix("a photo of ") for prompt in prompts]
+show(contact_sheet([p for pixels in drawn.values() for p in pixels], [n.replace("-", "\n") for n in drawn], short,
+                   scale=2),
+     alt="Six prompts (columns) drawn by the four variants (rows) after a short training: " + "; ".join(prompts),
+     caption=f"After {steps * batch_size:,} images each. One seed, nothing picked by hand.")
+
+# %% [markdown]
+# ## Gradients: what clipping does
+# When the loss is steep, one batch can throw the weights far away. Clipping shortens the whole gradient to length 1
+# when it is longer and leaves its direction alone.
+
+# %%
+figure, axis = plt.subplots(figsize=(8, 3.2))
+for name, values in norms.items():
+    axis.plot(smooth(values, 10), **{**variant_style(*name.split("-")), "marker": None})
+axis.axhline(recipe.clip, color="black", linestyle=":", label="clip")
+axis.set(yscale="log", xlabel="step", ylabel="gradient norm")
+axis.legend(ncols=3, fontsize=9)
+clipped = ", ".join(f"{n} {sum(v > recipe.clip for v in values) / len(values):.0%}" for n, values in norms.items())
+show(figure, alt=f"Gradient norms of the four variants over the steps. Shortened: {clipped} of the steps.",
+     caption=f"Steps in which the gradient was shortened: {clipped}.")
+
+# %% [markdown]
+# ## Raw weights or their running mean?
+# Validation uses fixed masks, times and noise, so the same weights always give the same number, and a difference is a
+# difference between weights. Three sets of weights from the same run:
+
+# %%
+rows = []
+for order, head in VARIANTS:
+    name = f"{order}-{head}"
+    trainer, data = trainers[name], validation_data[head]
+    cold = cold_means[name].copy_to(new_model(order, head))
+    rows.append({"variant": name, "unit": "nats" if head == "softmax" else "squared error",
+                 "raw": fl.validation_loss(trainer.model.eval(), data, num_validation),
+                 "running mean": fl.validation_loss(trainer.averaged(), data, num_validation),
+                 "mean without warm-up": fl.validation_loss(cold, data, num_validation)})
+display(Markdown(markdown_table(rows)))
+
+# %% [markdown]
+# The mean without warm-up is hardly trained: most of it is still the random start. The warmed mean and the raw weights
+# are close here, because the learning rate has already fallen to nearly nothing and the last weights are quiet. In a run
+# with a constant rate, or when it is stopped in the middle, the mean is usually the better one.
+#
+# ## Stop and resume
+# Long runs get interrupted. A checkpoint holds weights, running mean and AdamW's two moments; batch order and noise need
+# no state, since those of step $n$ depend on the seed and $n$ only. So a run that was stopped must give the *same losses
+# to the last digit* as one that was not. Below, Ctrl-C is pressed after step 6 of 12.
+
+# %%
+short_recipe = recipe.replace(steps=12, warmup_steps=4)
+
+
+def fresh_trainer():
+    return fl.Trainer(new_model("random", "diffusion"), train_data["diffusion"], short_recipe)
+
+
+def press_ctrl_c(record):
+    if record.step == 6:
+        raise KeyboardInterrupt
+
+
+whole = [record.loss for record in fl.train(fresh_trainer(), progress=False)]
+said = io.StringIO()
+try:
+    with contextlib.redirect_stdout(said):
+        fl.train(fresh_trainer(), folder / "run", progress=False, on_record=press_ctrl_c)
+except KeyboardInterrupt:
+    print(said.getvalue().strip().replace(str(folder), "."))
+resumed = [record.loss for record in fl.train(fresh_trainer(), folder / "run", resume=True, progress=False)]
+for n in range(6, 12):
+    print(f"step {n + 1:2}   uninterrupted {whole[n]!r:20}   resumed {resumed[n - 6]!r:20}")
+assert whole[6:] == resumed
+
+# %% [markdown]
+# Another seed gives another run: other initial weights, batches, masks and noise. How far apart two seeds end is the
+# yardstick for every claim of the kind "A beats B".
+
+# %%
+def losses_of(number):
+    torch.manual_seed(number)
+    model = fl.Fluid(config)
+    trainer = fl.Trainer(model, train_data["diffusion"], short_recipe.replace(seed=number))
+    return [round(record.loss, 4) for record in fl.train(trainer, progress=False)][-4:]
+
+
+print("seed 1      ", losses_of(1))
+print("seed 1 again", losses_of(1))
+print("seed 2      ", losses_of(2))
+
+# %% [markdown]
+# ## When it breaks
+# A learning rate that is far too large throws the weights into numbers that overflow. The loss becomes "not a number",
+# and from then on everything is. The trainer refuses to go on, and says what to do.
+
+# %%
+broken = fl.Trainer(new_model("random", "diffusion"), train_data["diffusion"], short_recipe.replace(lr=1e25))
+try:
+    fl.train(broken, progress=False)
+except FloatingPointError as error:
+    print(error)
+print("largest weight by then:", f"{max(float(p.detach().abs().max()) for p in broken.model.parameters()):.1e}")
+
+# %% [markdown]
+# ## Half the bits
+# Large runs multiply matrices in bf16: 8 bits of exponent as in float32, so nothing overflows, but only 8 bits of
+# precision. What is delicate stays in float32: the diffusion arithmetic, norms and softmax. fp16 has the opposite
+# bargain (more precision, little range) and turns an untrained model into NaN; the course never uses it.
+# Whether bf16 is faster depends on the processor: those without instructions for it are slower.
+
+# %%
+tokens, features, mask = train_data["diffusion"].gather(range(min(num_scenes, 256)))
+model = trainers["random-diffusion"].model
+with torch.no_grad():
+    full = model(tokens, features, mask, torch.Generator().manual_seed(seed))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(tokens, features, mask, torch.Generator().manual_seed(seed))
+took = {}
+for precision in ("float32", "bf16"):
+    trainer = fl.Trainer(new_model("random", "diffusion"), train_data["diffusion"], recipe.replace(precision=precision))
+    trainer.step()
+    started = time.perf_counter()
+    for _ in range(4):
+        trainer.step()
+    took[precision] = (time.perf_counter() - started) / 4
+print(f"loss in float32 {float(full):.5f}, in bf16 {float(half):.5f}")
+print(f"a step on this machine: float32 {took['float32']:.3f} s, bf16 {took['bf16']:.3f} s")
+
+# %% [markdown]
+# ## The models that come with the course
+# The same code, the `mini` preset, all classes and colours, and many more images. Their curves lie in `data/results.csv`,
+# where each number stands beside the command that made it.
+
+# %%
+curves = result_curves("train_loss", preset="mini")
+curves = {f"{order}-{head}": curves[f"{order}-{head}"] for order, head in VARIANTS}
+show(loss_panels(curves, first=FIRST), alt="Training losses of the four shipped models over their steps; last values: "
+     + ", ".join(f"{name} {losses[-1]:.3f}" for name, (_, losses) in curves.items()),
+     caption="The shipped models. Dotted: a model that knows nothing.")
+
+# %%
+validation = result_curves("val_loss", preset="mini")
+made = {f"{row['order']}-{row['head']}": row for row in read_results(metric="train_loss", preset="mini")}
+display(Markdown(markdown_table([
+    {"variant": name, "parameters": int(float(made[name]["params"])), "steps": validation[name][0][-1],
+     "training loss": curves[name][1][-1], "validation loss": validation[name][1][-1],
+     "unit": "nats" if "softmax" in name else "squared error"} for name in curves])))
+for name in curves:
+    print(made[name]["command"])
+
+# %% [markdown]
+# How many images that was and how many minutes it took on which machine stands in `data/README.md`, with the commands
+# that made the caches. Now the same prompts as above, and two that need a layout. Nothing is picked by hand.
+
+# %%
+more = [*prompts[:4], "a photo of two dogs", "a photo of a cat left of an umbrella"]
+pipes = {f"{order}-{head}": fl.FluidPipeline.from_pretrained(f"{order}-{head}-mini") for order, head in VARIANTS}
+pixels = [p for pipe in pipes.values()
+          for p in pipe(more, seed=seed, num_denoising_steps=num_denoising_steps).pixels]
+show(contact_sheet(pixels, [name.replace("-", "\n") for name in pipes],
+                   [prompt.removeprefix("a photo of ") for prompt in more], scale=2),
+     alt="Six prompts (columns) drawn by the four shipped models (rows): " + "; ".join(more),
+     caption="The shipped models: same code as yours above, more classes, more parameters, more images.")
+
+# %% [markdown]
+# ## May raster and random be compared by their loss?
+# Both count the same unit now, say squared error. Still no: **they answer different questions.** Raster order predicts
+# every token from all tokens before it. Random order predicts the hidden tokens from those that happen to be known. The
+# average loss mixes easy and hard questions in different shares.
+#
+# The figure takes the average apart: the loss of a token when $k$ others are known. Before you look: should the curves
+# rise or fall? At which $k$ should the two orders agree?
+
+# %%
+probe_scenes = fl.EmojiScenes(split="validation", seed=seed)
+images, captions = probe_scenes.batch(range(num_probes))
+features, mask = text(captions)
+REPEATS = 4                                                # draws of time and noise; one draw alone is noisy
+
+
+@torch.no_grad()
+def loss_when_known(model, tokens, k):
+    """Mean loss of a token when k others are known; raster: the k before it, random: any k."""
+    B, N = tokens.shape[:2]
+    generator = torch.Generator().manual_seed(seed)
+    place = model.order.permutation(B, N, generator).argsort(dim=1)                  # (B, N)
+    asked = place == k if model.order.causal else place >= k                         # (B, N)
+    z = model.hidden(tokens, place >= k, *model.aligner(features, mask))             # (B, N, D)
+    losses = sum(model.head.loss(z, tokens, generator) for _ in range(REPEATS)) / REPEATS
+    return float((losses * asked).sum() / asked.sum())
+
+
+by_known = {}
+for name, pipe in pipes.items():
+    tokens = pipe.tokenizer.encode(images.float() / 127.5 - 1)
+    by_known[name] = (num_known, [loss_when_known(pipe.model, tokens, k) for k in num_known])
+show(loss_panels(by_known, xlabel="tokens that are known"),
+     alt="Loss of the shipped models against the number of known tokens: "
+         + "; ".join(f"{n} from {v[0]:.2f} at {k[0]} to {v[-1]:.2f} at {k[-1]}" for n, (k, v) in by_known.items()),
+     caption="Random order is trained on all of these questions. The mean over them depends on how often each is asked.")
+
+# %% [markdown]
+# With nothing known, both orders have only the text, and the corner where raster starts is mostly background: an easy
+# question. Later in the row raster meets the objects. Random order asks about all places at any $k$. So neither curve is
+# a verdict on the other, not even point by point. A fair comparison needs a judge that looks at finished pictures; this
+# is why the paper reports FID and GenEval beside validation loss, and why it uses the loss for one thing only: how it
+# falls *within* a variant as the model grows.
+#
+# ## Try it
+# - Set `size = "micro"` and `steps = 1500`, and go for a coffee. Which variant gains most in its pictures?
+# - Set `num_classes=8` in the dial. Which breaks first, colour or shape?
+# - Set `num_scenes = 256`. After how many steps do training and validation loss part, and for which head first?
+
+# %%
+workspace.cleanup()
+
+# %% [markdown]
+# ## Recap
+# - Tokens and text features are computed once and cached; training never sees a picture.
+# - The first loss is known: $\log V$ for softmax, 1 for diffusion. Check it before anything else.
+# - A step: batch, hide tokens and some texts, loss, gradient, clip, AdamW, running mean.
+# - Losses of different heads have different units; losses of different orders answer different questions.
+# - Everything random follows from (seed, step), so a resumed run equals one that never stopped.
+#
+# ## Quiz
+# 1. A softmax model with 8,192 codes starts at a loss of 9.01. A friend's starts at 4.2. Who should worry?
+# 2. The validation loss of random + diffusion is 0.30 and that of random + softmax 5.1. Which is better?
+# 3. Why must the running mean be warmed up, and what would a picture drawn with a cold one look like?
+# 4. Why is a share of the captions hidden in training?
+# 5. A run stops with "the loss is nan" after 40,000 good steps. What do you do?
+#
+# <details><summary>Answers</summary>
+#
+# 1. The friend: $\log 8192 \approx 9.01$ is what a model that knows nothing must have. 4.2 before training means that it
+#    sees its own targets, or that fewer codes are scored than it thinks.
+# 2. Nobody can say: nats and squared error are different units.
+# 3. With decay 0.9999 the random start keeps a weight of $0.9999^n$, which is 90 % after 1,000 updates. Pictures drawn
+#    with it look like those of an untrained model.
+# 4. So that the model also learns what pictures look like without a text. Guidance subtracts that.
+# 5. Resume from the last checkpoint with a smaller learning rate, more warm-up or a smaller clip, as the message says.
+# </details>
+#
+# ## References
+# - Fan et al., *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*, arXiv 2410.13863.
+# - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838: the diffusion loss.
+# - Loshchilov and Hutter, *Decoupled Weight Decay Regularization* (AdamW), arXiv 1711.05101.
+# - Chang et al., *MaskGIT*, arXiv 2202.04200: masked prediction with a cosine schedule.
+# - Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598: why captions are dropped.
