@@ -199,7 +199,7 @@ def attention_heatmaps(image: Tensor, weights: Tensor, labels: list[str]) -> Fig
     """
     L, N, S = weights.shape
     side, top = int(N ** 0.5), float(weights.max())
-    figure, axes = plt.subplots(L, S + 1, figsize=(0.92 * (S + 1) + 0.8, 0.98 * L + 0.3), squeeze=False)
+    figure, axes = plt.subplots(L, S + 1, figsize=(0.78 * (S + 1) + 0.9, 0.8 * L + 0.4), squeeze=False)
     for block in range(L):
         for column in range(S + 1):
             axis = axes[block, column]

@@ -42,6 +42,7 @@ from IPython.display import display
 
 import fluidlab as fl
 from fluidlab.viz.order_player import OrderPlayer, film_strip, mark, record
+from fluidlab.viz.plots import contact_sheet
 from fluidlab.viz.plots_orders import (
     change_map_figure,
     context_figure,
@@ -503,8 +504,8 @@ softmax_raster = fl.FluidPipeline.from_pretrained("raster-softmax-mini")
 cold = dict(guidance_scale=3.0, temperature=0)
 by_order = softmax([prompt] * num_orders, seed=seed, **cold)
 always_same = softmax_raster([prompt] * num_orders, seed=seed, **cold)
-show(image_grid([*always_same.pixels, *by_order.pixels], columns=num_orders,
-                titles=[f"{name}, seed {s}" for name in ("raster", "random") for s in range(num_orders)]),
+show(contact_sheet([*always_same.pixels, *by_order.pixels], ["raster", "random"],
+                   [f"seed {s}" for s in range(seed, seed + num_orders)]),
      alt=f'"{prompt}" at temperature 0: the raster row shows the same picture for every seed; the random row shows one '
          "picture for each order.",
      caption="Temperature 0. Above: no randomness left. Below: the order alone makes the difference.")
