@@ -1,10 +1,9 @@
-"""What notebook 04 draws: tokens of two numbers, whose whole distribution can be looked at, and the walks of a head.
+"""What notebook 04 draws: clouds of two-dimensional tokens, walks from noise to token, schedules, live losses.
 
-The toy distributions have zero mean and unit variance per channel, as the tokens of a VAE have after normalisation, so
-that a head meets them under the conditions it was built for. Distances are in standard deviations of a token.
+It trains nothing and samples nothing: clouds, paths and losses come in, figures for `show` come out. One colour per
+head. Distances are in standard deviations of a token.
 """
 
-import math
 from collections.abc import Callable
 
 import ipywidgets as widgets
@@ -15,100 +14,11 @@ from torch import Tensor
 
 from fluidlab.viz.plots import smooth
 from fluidlab.viz.show import figure_html
+from fluidlab.viz.toy_tokens import chamfer
 from fluidlab.viz.widgets import Explorer, NumberSlider, choice
 
-SHAPES = ("moons", "spiral", "pinwheel")
 HEAD_COLORS = {"data": "#555555", "softmax": "#0072B2", "diffusion": "#009E73", "flow": "#D55E00"}
 LIMIT = 3.0                                                       # half the side of a panel, in standard deviations
-
-
-def toy_tokens(condition: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one two-dimensional token for each condition.
-
-    Args:
-        condition: (B,) long, indices into `SHAPES`.
-        generator: of a CPU; the same generator gives the same tokens.
-
-    Returns:
-        (B, 2) float32; over many draws of one condition mean 0 and variance 1 in each channel, within 0.1.
-
-    Raises:
-        ValueError: a condition that is no index into `SHAPES`.
-    """
-    if condition.numel() and not 0 <= int(condition.min()) <= int(condition.max()) < len(SHAPES):
-        raise ValueError(f"condition must lie in 0..{len(SHAPES) - 1}, got {int(condition.min())} to "
-                         f"{int(condition.max())}.")
-    B = len(condition)
-    u = torch.rand(B, generator=generator)                                           # (B,) place along the shape
-    arm = torch.randint(60, (B,), generator=generator)                               # (B,) divides by 2, 3, 4 and 5
-    noise = torch.randn(B, 2, generator=generator)                                   # (B, 2)
-    drawn = torch.stack([_moons(u, arm, noise), _spiral(u, arm, noise), _pinwheel(u, arm, noise)])   # (3, B, 2)
-    return drawn[condition, torch.arange(B)]                                         # (B, 2)
-
-
-def _moons(u: Tensor, arm: Tensor, noise: Tensor) -> Tensor:
-    angle, lower = math.pi * u, (arm % 2).float()                                    # (B,), (B,) 1 = the lower moon
-    x = torch.where(lower > 0, 1 - angle.cos(), angle.cos())
-    y = torch.where(lower > 0, 0.5 - angle.sin(), angle.sin())
-    points = torch.stack([x, y], dim=1) + 0.06 * noise                               # (B, 2)
-    return (points - torch.tensor([0.5, 0.25])) / torch.tensor([0.87, 0.50])
-
-
-def _spiral(u: Tensor, arm: Tensor, noise: Tensor) -> Tensor:
-    turn = u.sqrt()                                                                  # evenly dense along the arm
-    angle, radius = 3.5 * math.pi * turn, 0.15 + 1.95 * turn
-    points = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)        # (B, 2)
-    return (points + 0.06 * noise - torch.tensor([-0.39, -0.06])) / torch.tensor([0.99, 1.09])
-
-
-def _pinwheel(u: Tensor, arm: Tensor, noise: Tensor) -> Tensor:
-    radius = 1.35 + 0.42 * noise[:, 0]                                               # four blades, bent by the radius
-    angle = 2 * math.pi * (arm % 4) / 4 + 0.12 * noise[:, 1] + 0.9 * radius
-    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
-
-
-def kmeans(points: Tensor, num_codes: int, generator: torch.Generator | None = None, iterations: int = 25) -> Tensor:
-    """A codebook by Lloyd's algorithm: codes (V, C) that minimise the squared distance to `points` (B, C).
-
-    A code that no point chooses is put onto a random point, as a quantizer restarts its dead codes.
-
-    Raises:
-        ValueError: more codes than points, or none.
-    """
-    if not 1 <= num_codes <= len(points):
-        raise ValueError(f"num_codes must be from 1 to the number of points {len(points)}, got {num_codes}.")
-    codes = points[torch.randperm(len(points), generator=generator)[:num_codes]].clone()      # (V, C)
-    for _ in range(iterations):
-        chosen = nearest(points, codes)                                                       # (B,)
-        counts = torch.bincount(chosen, minlength=num_codes)                                  # (V,)
-        sums = torch.zeros_like(codes).index_add_(0, chosen, points)                          # (V, C)
-        codes = sums / counts.clamp(min=1)[:, None]
-        dead = counts == 0
-        if dead.any():
-            codes[dead] = points[torch.randint(len(points), (int(dead.sum()),), generator=generator)]
-    return codes
-
-
-def nearest(points: Tensor, codes: Tensor) -> Tensor:
-    """The index of the nearest code: points (B, C), codes (V, C) -> (B,) long."""
-    scores = codes.square().sum(1) - 2 * points @ codes.T                                     # (B, V) distance^2 - const
-    return scores.argmin(dim=1)
-
-
-def chamfer(drawn: Tensor, data: Tensor) -> float:
-    """How far two clouds (B, C) and (M, C) are apart, as a length in the unit of the tokens.
-
-    The mean distance from a drawn token to the nearest of the data (large when tokens lie where no data is) and from
-    the data to the nearest drawn token (large when a part of the data is never drawn), averaged. Two samples of one
-    distribution are not at 0: compare with the distance between two samples of the data.
-
-    Raises:
-        ValueError: clouds of different dimension.
-    """
-    if drawn.ndim != 2 or data.ndim != 2 or drawn.shape[1] != data.shape[1]:
-        raise ValueError(f"both clouds must be (B, C) with one C, got {tuple(drawn.shape)} and {tuple(data.shape)}.")
-    distance = torch.cdist(drawn, data)                                                       # (B, M)
-    return float(distance.min(dim=1).values.mean() + distance.min(dim=0).values.mean()) / 2
 
 
 def square_panel(ax, points: Tensor, title: str, color: str = HEAD_COLORS["data"], size: float = 2.0) -> None:
@@ -127,10 +37,10 @@ def clouds(rows: dict[str, list[Tensor]], titles, size: float = 2.0) -> Figure:
     """
     figure, axes = plt.subplots(len(rows), len(titles), figsize=(2.3 * len(titles) + 0.5, 2.25 * len(rows) + 0.2),
                                 squeeze=False)
-    for axes_row, (name, points) in zip(axes, rows.items(), strict=True):
+    for i, (axes_row, (name, points)) in enumerate(zip(axes, rows.items(), strict=True)):
         color = HEAD_COLORS.get(name.split()[0], HEAD_COLORS["data"])
         for ax, cloud, title in zip(axes_row, points, titles, strict=True):
-            square_panel(ax, cloud, title if axes_row is axes[0] else "", color, size)
+            square_panel(ax, cloud, "" if i else title, color, size)
         axes_row[0].set_ylabel(name)
     return figure
 
@@ -208,6 +118,89 @@ def schedule(alphas: Tensor) -> Figure:
     ratio.axhline(1, color="black", linewidth=1)
     ratio.set(xlabel="time t", yscale="log", title="Signal to noise ratio")
     return figure
+
+
+def loss_by_time(losses: list[float]) -> Figure:
+    """Bars of a diffusion head's loss over equal parts of the times 0 to 1000."""
+    figure, ax = plt.subplots(figsize=(7.0, 3.0))
+    width = 1000 / len(losses)
+    ax.bar([(i + 0.5) * width for i in range(len(losses))], losses, width=0.9 * width, color=HEAD_COLORS["diffusion"])
+    ax.set(xlabel="time t", ylabel="squared error on the noise", title="Loss of the trained diffusion head")
+    return figure
+
+
+def fork(x: Tensor, y: Tensor, curve: Tensor, answers: Tensor) -> tuple[Figure, float]:
+    """Why squared error misleads, in two panels.
+
+    Args:
+        x, y: (B, 1) two right answers for each x.  curve: (M, 2) what a regressor says, points (x, answer).
+        answers: (K,) the right answers for nearly one x; right panel, with the mean squared error of every guess.
+
+    Returns:
+        The figure, and the guess with the smallest mean squared error.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.4))
+    left.scatter(x, y, s=2, color="#999999", label="right answers")
+    left.plot(curve[:, 0], curve[:, 1], color="#D55E00", label="trained with squared error")
+    left.set(xlabel="x", ylabel="y", title="A fork", ylim=(-1.3, 1.7))
+    left.legend(loc="upper left", fontsize=10)
+    guesses = torch.linspace(-1.3, 1.3, 261)                                                  # (G,)
+    error = (guesses[:, None] - answers).square().mean(dim=1)                                 # (G,)
+    right.hist(answers.numpy(), bins=60, range=(-1.3, 1.3), density=True, color="#999999", label="right answers")
+    right.plot(guesses, error, color="#D55E00", label="mean squared error of a guess")
+    right.set(xlabel="guess for y where x is near 0.9", title="The best guess is no answer", ylim=(0, 4.8))
+    right.legend(loc="upper center", fontsize=10)
+    return figure, float(guesses[error.argmin()])
+
+
+def curves(lines: dict[str, tuple], xlabel: str, ylabel: str, floor: float | None = None) -> tuple[Figure, str]:
+    """Lines on logarithmic axes, told apart by colour, marker and dash.
+
+    Args:
+        lines: name -> (x, y), two lists.  floor: a dotted level, the distance between two samples of the data.
+
+    Returns:
+        The figure, and one sentence with the first and last point of each line, for alt text and caption.
+    """
+    figure, ax = plt.subplots(figsize=(7.0, 3.6))
+    looks = (("#009E73", "o", "-"), ("#D55E00", "^", "--"), ("#D55E00", "v", "-"))
+    for (name, (x, y)), (color, marker, dash) in zip(lines.items(), looks, strict=False):
+        ax.plot(x, y, color=color, marker=marker, linestyle=dash, label=name)
+    if floor is not None:
+        ax.axhline(floor, color="black", linestyle=":", linewidth=1.2, label="two samples of the data")
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    ax.legend(fontsize=10)
+    said = "; ".join(f"{name}: {y[0]:.3g} at {x[0]}, {y[-1]:.3g} at {x[-1]}" for name, (x, y) in lines.items())
+    return figure, said
+
+
+def token_statistics(latents: Tensor, codes: Tensor, codebook_size: int) -> tuple[Figure, str]:
+    """How real tokens are distributed: four channels of a VAE beside a normal curve, and the codes of a VQ by rank.
+
+    Args:
+        latents: (B, C) continuous tokens, C at least 4.  codes: (B,) discrete tokens below `codebook_size`.
+
+    Returns:
+        The figure, and a sentence with kurtosis, share of codes that occur and entropy in nats.
+    """
+    share = torch.bincount(codes, minlength=codebook_size).sort(descending=True).values / len(codes)    # (V,)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 3.4))
+    for channel in range(4):
+        left.hist(latents[:, channel].numpy(), bins=80, range=(-4, 4), density=True, histtype="step", linewidth=1.4,
+                  label=f"channel {channel}")
+    grid = torch.linspace(-4, 4, 161)
+    left.plot(grid, torch.distributions.Normal(0.0, 1.0).log_prob(grid).exp(), "k--", linewidth=1.4, label="normal")
+    left.set(xlabel="value", ylabel="density", title="VAE tokens")
+    left.legend(fontsize=9, loc="upper right")
+    right.plot(range(1, codebook_size + 1), share, color=HEAD_COLORS["softmax"])
+    right.axhline(1 / codebook_size, color="black", linestyle=":", linewidth=1.2, label="all equally often")
+    right.set(xlabel="rank of the code", ylabel="share of all tokens", xscale="log", yscale="log", title="VQ codes")
+    right.legend(fontsize=10)
+    fourth = ((latents - latents.mean(0)) / latents.std(0)).pow(4).mean(0)                    # (C,) 3 if normal
+    entropy = -(share * share.clamp(min=1e-12).log()).sum()
+    return figure, (f"kurtosis of the channels {fourth.min():.1f} to {fourth.max():.1f} (normal: 3); "
+                    f"{(share > 0).float().mean():.0%} of {codebook_size} codes occur among {len(codes):,} tokens, "
+                    f"entropy {entropy:.2f} of at most {float(torch.tensor(codebook_size).log()):.2f} nats")
 
 
 def temperature_explorer(draw_tokens: Callable[[str, str, float], Tensor], data: dict[str, Tensor]) -> Explorer:

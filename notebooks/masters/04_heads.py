@@ -8,9 +8,9 @@
 # needs: "Notebooks 01 and 03; PyTorch modules and training loops; the normal distribution"
 # hardware: "a laptop CPU, 2 GB of free memory"
 # fast:
-#   num_steps: 40
-#   num_points: 300
-#   num_scenes: 160
+#   num_steps: 30
+#   num_points: 150
+#   num_scenes: 120
 #   step_counts: [1, 4]
 #   cost_steps: [1, 4]
 #   code_counts: [16, 64]
@@ -26,12 +26,12 @@
 # that fails, and then builds what works.
 
 # %% tags=["parameters"]
-num_steps = 1800                       # training steps of each continuous head
+num_steps = 1600                       # training steps of each continuous head
 batch_size = 512                       # tokens in a step
 num_points = 1500                      # tokens drawn for a picture or a distance
 num_scenes = 1000                      # pictures for what real tokens look like
 code_counts = [16, 64, 1024]           # sizes of codebook for the softmax head
-step_counts = [1, 2, 4, 8, 16, 32, 64] # denoising steps to compare
+step_counts = [1, 2, 4, 8, 16, 32]    # denoising steps to compare
 cost_steps = [1, 10, 25, 100]          # denoising steps to time
 seed = 0                               # everything random starts here
 
@@ -39,7 +39,6 @@ seed = 0                               # everything random starts here
 import math
 import time
 
-import matplotlib.pyplot as plt
 import torch
 from IPython.display import display
 
@@ -48,8 +47,8 @@ from fluidlab.model.heads.diffusion import CosineDiffusion
 from fluidlab.model.heads.flow import RectifiedFlow
 from fluidlab.train.optim import learning_rate
 from fluidlab.viz import plots_heads as plots
-from fluidlab.viz.plots_heads import SHAPES, chamfer, kmeans, nearest, toy_tokens
 from fluidlab.viz.show import image_grid, show
+from fluidlab.viz.toy_tokens import SHAPES, chamfer, kmeans, nearest, toy_tokens
 
 
 def seeded(number):
@@ -77,21 +76,9 @@ for _ in range(150):
     loss.backward()
     optimizer.step()
 
-guesses = torch.linspace(-1.3, 1.3, 200)
-answers = y[x[:, 0] > 0.8]                                                      # the right answers where x is near 0.9
+answers = y[x > 0.8]                                                            # right answers where x is near 0.9
 line = torch.linspace(0, 1, 50)[:, None]
-
-# %% tags=["hide-input"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
-left.scatter(x, y, s=2, color="#999999", label="right answers")
-left.plot(line, regressor(line).detach(), color="#D55E00", label="trained with squared error")
-left.set(xlabel="x", ylabel="y", title="A fork")
-left.legend(loc="upper left", fontsize=9)
-right.hist(answers[:, 0].numpy(), bins=60, range=(-1.3, 1.3), density=True, color="#999999")
-right.plot(guesses, (guesses[None] - answers).square().mean(0), color="#D55E00", label="mean squared error")
-right.set(xlabel="guess for y at x near 0.9", title="The best guess is no answer")
-right.legend(loc="upper center", fontsize=9)
-best = guesses[(guesses[None] - answers).square().mean(0).argmin()].item()
+figure, best = plots.fork(x, y, torch.cat([line, regressor(line).detach()], dim=1), answers)
 gap = (answers - best).abs().min().item()
 show(figure, alt="Left: points on a fork and a nearly flat curve between its two arms. Right: two peaks of right "
                  f"answers near -0.9 and 0.9, and a squared error that is smallest at {best:.2f}.",
@@ -103,22 +90,26 @@ show(figure, alt="Left: points on a fork and a nearly flat curve between its two
 # *question* was wrong: we asked for a number and should have asked for a **distribution**.
 #
 # ### The same with real patches
-# Here are pictures whose captions all ask for the same thing. Let us cut out the same token, 16x16 pixels in the
-# middle, from each. A model that has only read the caption must predict this token.
+# Here are pictures whose captions all ask for the same thing; we keep those that show it large. Let us cut out the same
+# token, 16x16 pixels near the middle, from each. A model that has only read the caption must predict this token.
 
 # %%
 scenes = fl.EmojiScenes(split="train", image_size=64, seed=seed, num_classes=4, skills=("single_object",))
 wanted = scenes.classes[0]
-alike = [scene["image"] for scene in (scenes[i] for i in range(num_scenes)) if scene["objects"][0]["class"] == wanted]
+alike = []
+for thing, picture in ((scene["objects"][0], scene["image"]) for scene in (scenes[i] for i in range(num_scenes))):
+    x0, _, x1, _ = thing["box"]
+    if thing["class"] == wanted and x1 - x0 >= 36:
+        alike.append(picture)
 alike = torch.stack(alike).float() / 127.5 - 1                                  # (M, 3, 64, 64)
 patches = alike[:, :, 16:32, 32:48]                                             # (M, 3, 16, 16) one token of each
-print(f"{len(alike)} of {num_scenes} pictures show a {wanted}")
+print(f"{len(alike)} of {num_scenes} pictures show a large {wanted}")
 
 # %%
 pictures = [*alike[:7], alike.mean(0)]
 titles = [f"picture {i + 1}" for i in range(7)] + ["mean of all"]
 show(image_grid(pictures, titles=titles, columns=8),
-     alt=f"Seven pictures of a {wanted} at different places and sizes, and the mean of {len(alike)}, a pale smear.",
+     alt=f"Seven pictures of a {wanted} at different places and sizes, and the mean of {len(alike)}, a smear.",
      caption="Same caption, many right pictures. The last one is what squared error would answer.")
 show(image_grid([*patches[:7], patches.mean(0)], titles=titles, columns=8, scale=8),
      alt="The same 16x16 patch of each of the seven pictures, all different, and their mean, an even blur.",
@@ -320,18 +311,10 @@ def lost_share(points, V):
 
 
 sizes = [4, 16, 64, 256, 1024]
-lost = {"toy tokens, 2 channels": [lost_share(everything, V) for V in sizes],
-        "VAE tokens, 16 channels": [lost_share(real.flatten(0, 1), V) for V in sizes]}
-
-# %% tags=["hide-input"]
-figure, ax = plt.subplots(figsize=(7, 3.4))
-for (name, shares), marker, color in zip(lost.items(), "os", ("#555555", "#D55E00"), strict=True):
-    ax.plot(sizes, shares, marker=marker, color=color, label=name)
-ax.set(xscale="log", yscale="log", xlabel="number of codes", ylabel="share of the variance lost")
-ax.legend()
-said = "; ".join(f"{name}: {shares[0]:.1%} lost with {sizes[0]} codes, {shares[-1]:.1%} with {sizes[-1]}"
-                 for name, shares in lost.items())
-show(figure, alt=f"Loss by rounding against the number of codes, both axes logarithmic. {said}.", caption=said + ".")
+lost = {"toy tokens, 2 channels": (sizes, [lost_share(everything, V) for V in sizes]),
+        "VAE tokens, 16 channels": (sizes, [lost_share(real.flatten(0, 1), V) for V in sizes])}
+figure, said = plots.curves(lost, "number of codes", "share of the variance lost")
+show(figure, alt=f"Share of the variance lost by rounding, against the number of codes. {said}.", caption=said + ".")
 
 # %% [markdown]
 # This is not the VQ tokenizer of notebook 01, which may arrange its own space so that few codes go far. But the reason
@@ -354,13 +337,12 @@ show(plots.schedule(alphas),
          "Right: the ratio of signal to noise falls over many orders of magnitude.",
      caption=f"Signal and noise are even at t = {even}. At t = 999 the signal is {alphas[-1]:.1e} of the variance.")
 
-# %%
-times = [0, 100, 300, 500, 700, 999]
+times = [0, 50, 100, 200, 400, 999]
 columns = [[alphas[t].sqrt().float() * data[s] + (1 - alphas[t]).sqrt().float() * torch.randn(
     data[s].shape, generator=seeded(t)) for t in times] for s in SHAPES]
 show(plots.clouds(dict(zip(SHAPES, columns, strict=True)), [f"t = {t}" for t in times]),
-     alt="Each of the three clouds at six times: sharp at 0, thicker at 100, hardly to be told apart at 500, the same "
-         "round cloud of noise at 999.",
+     alt="Each of the three clouds at six times: sharp at 0, thicker and thicker after that, and the same round cloud of "
+         "noise at 999.",
      caption="The way into noise. At the end nothing tells which shape a token came from; z must say it.")
 
 # %% [markdown]
@@ -390,8 +372,6 @@ assert torch.allclose(mine, theirs)
 start = time.perf_counter()
 diffusion = fit(diffusion, "diffusion", 1.0, num_steps, 5e-3)
 print(f"{num_steps} steps took {time.perf_counter() - start:.0f} s on this machine")
-
-# %%
 show(plots.clouds({"data": list(data.values()), "diffusion": [diffusion.draw(s) for s in SHAPES]}, SHAPES),
      alt="The three clouds of data and, below, the clouds that the trained diffusion head draws.",
      caption=f"Distance to the data: {mean_distance(diffusion.draw):.3f}; two samples of the data: {floor:.3f}.")
@@ -403,14 +383,10 @@ show(plots.clouds({"data": list(data.values()), "diffusion": [diffusion.draw(s) 
 # %%
 with torch.no_grad():
     xt, t, noise = diffusion.head.process.corrupt(tokens[None], seeded(2))
-    errors = (diffusion.head.denoiser(xt, t, z.detach() * 0 + diffusion.z(condition)[None]) - noise).square().mean(-1)
-bins = (t[0] / 100).long().clamp(max=9)                                         # (B,) ten bins of time
-by_time = [errors[0][bins == b].mean().item() for b in range(10)]
-
-figure, ax = plt.subplots(figsize=(7, 3))
-ax.bar(range(50, 1000, 100), by_time, width=90, color="#009E73")
-ax.set(xlabel="time t", ylabel="squared error on the noise", title="Loss of the trained diffusion head")
-show(figure, alt=f"Bars: the loss is {by_time[0]:.2f} for the smallest times and falls to {by_time[-1]:.2f} for the "
+    errors = (diffusion.head.denoiser(xt, t, diffusion.z(condition)[None]) - noise).square().mean(-1)[0]
+bins = (t[0] / 100).long()                                                      # (B,) ten bins of time
+by_time = [errors[bins == b].mean().item() for b in range(10)]
+show(plots.loss_by_time(by_time), alt=f"Bars: the loss is {by_time[0]:.2f} for the smallest times and falls to {by_time[-1]:.2f} for the "
                  "largest.",
      caption="Little noise is hard to guess: it drowns in the token. Much noise is easy: it is nearly all there is.")
 
@@ -460,8 +436,6 @@ flow = Toy(config.replace(head="flow"))
 print("parameters:", *(f"{n} {sum(p.numel() for p in toy.head.parameters()):,}" for n, toy in
                        (("diffusion", diffusion), ("flow", flow))))
 flow = fit(flow, "flow", 2.0, num_steps, 5e-3)
-
-# %%
 show(plots.clouds({"data": list(data.values()), "flow": [flow.draw(s) for s in SHAPES]}, SHAPES),
      alt="The three clouds of data and, below, the clouds that the trained flow head draws.",
      caption=f"Distance to the data: {mean_distance(flow.draw):.3f}; diffusion {mean_distance(diffusion.draw):.3f}, "
@@ -473,7 +447,7 @@ show(plots.clouds({"data": list(data.values()), "flow": [flow.draw(s) for s in S
 # flow follows its velocity and adds nothing. A process is told how to predict by a function, so we can watch.
 
 # %%
-def walk(toy, process, shape, steps=50, count=16):
+def walk(toy, process, shape, steps=25, count=8):
     """The walks of `count` tokens from noise: (T, K, 2)."""
     seen, z = [], toy.z.weight[SHAPES.index(shape)].expand(1, count, -1)
 
@@ -490,7 +464,7 @@ paths = {"diffusion": walk(diffusion, CosineDiffusion(1000), "spiral"),
          "flow": walk(flow, RectifiedFlow("euler"), "spiral")}
 ratio = {name: plots.straightness(path) for name, path in paths.items()}
 show(plots.walks(paths, {name: data["spiral"] for name in paths}),
-     alt="Sixteen walks from noise to the spiral. Those of diffusion tremble; those of the flow are smooth curves.",
+     alt="Eight walks from noise to the spiral. Those of diffusion tremble; those of the flow are smooth curves.",
      caption="Beeline over length of the way: " + ", ".join(f"{n} {r:.2f}" for n, r in ratio.items()) + ".")
 
 # %% [markdown]
@@ -515,16 +489,7 @@ curves["flow, Euler"] = (step_counts, distance_by_steps(flow))
 flow.head.process = RectifiedFlow("heun")
 curves["flow, Heun"] = ([2 * n - 1 for n in step_counts], distance_by_steps(flow))
 
-# %% tags=["hide-input"]
-figure, ax = plt.subplots(figsize=(7, 3.6))
-looks = (("#009E73", "o", "-"), ("#D55E00", "^", "--"), ("#D55E00", "v", "-"))
-for (name, (runs, distances)), (color, marker, style) in zip(curves.items(), looks, strict=True):
-    ax.plot(runs, distances, color=color, marker=marker, linestyle=style, label=name)
-ax.axhline(floor, color="black", linestyle=":", label="two samples of the data")
-ax.set(xscale="log", yscale="log", xlabel="runs of the head's network", ylabel="distance to the data")
-ax.legend(fontsize=10)
-said = "; ".join(f"{name}: {d[0]:.2f} with {runs[0]}, {d[-1]:.3f} with {runs[-1]}"
-                 for name, (runs, d) in curves.items())
+figure, said = plots.curves(curves, "runs of the head's network", "distance to the data", floor)
 show(figure, alt=f"Distance to the data against the runs of the network. {said}.", caption=said + ".")
 
 # %% [markdown]
@@ -562,11 +527,21 @@ display(explorer.widget)
 
 # %%
 temperatures = [0.0, 0.5, 0.8, 1.0, 1.3]
-show(plots.clouds({h: [draw_tokens(h, "moons", t) for t in temperatures] for h in ("softmax", "diffusion", "flow")},
-                  [f"temperature {t:g}" for t in temperatures], size=4.0),
-     alt="The two moons drawn by three heads at five temperatures. At 0 softmax and flow draw one token; diffusion "
-         "draws few different places. At 1 all show two moons; above 1 they spread.",
-     caption="Low temperatures give up variety first: parts of the moons are no longer drawn.")
+heads = ("softmax", "diffusion", "flow")
+table = {head: [draw_tokens(head, "moons", t) for t in temperatures] for head in heads}
+show(plots.clouds(table, [f"temperature {t:g}" for t in temperatures], size=4.0),
+     alt="The two moons drawn by three heads at five temperatures. At 0 softmax and flow draw one token, diffusion a "
+         "few close ones; at 1 all show two moons; above 1 they spread.",
+     caption="Which head gives up what? Count the empty places at 0.5.")
+print("standard deviation of the drawn tokens (of the data: 1)")
+for head in heads:
+    print(f"{head:10s}", *(f"{t:g}: {cloud.std(dim=0).mean():.2f}  " for t, cloud in
+                           zip(temperatures, table[head], strict=True)))
+
+# %% [markdown]
+# Look at where diffusion's tokens lie at temperature 0. Nothing pushes the walk to either side, so it stays near the mean
+# of all right answers: the mush of the first section is back. Low temperature is not "higher quality" for a
+# distribution with many right answers; a temperature slightly below 1 is a trade of variety against strays.
 
 # %% [markdown]
 # ## What a head costs
@@ -629,34 +604,15 @@ for head, counts in (("softmax", cost_steps[:1]), ("diffusion", cost_steps)):
 
 # %%
 flat = real.flatten(0, 1)                                                       # (M * N, 16)
-usage = torch.bincount(codes_used.flatten(), minlength=vq.codebook_size).sort(descending=True).values
-share = usage / usage.sum()
-entropy = -(share[share > 0] * share[share > 0].log()).sum().item()
-kurtosis = ((flat - flat.mean(0)) / flat.std(0)).pow(4).mean(0)                 # (16,) 3 for a normal distribution
-
-# %% tags=["hide-input"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4))
-grid = torch.linspace(-4, 4, 200)
-for channel in range(4):
-    left.hist(flat[:, channel].numpy(), bins=80, range=(-4, 4), density=True, histtype="step",
-              label=f"channel {channel}")
-left.plot(grid, (-grid.square() / 2).exp() / math.sqrt(2 * math.pi), color="black", linestyle="--", label="normal")
-left.set(xlabel="value", title="VAE tokens")
-left.legend(fontsize=9)
-right.plot(range(1, len(share) + 1), share, color="#0072B2")
-right.axhline(1 / len(share), color="black", linestyle=":", label="all equally often")
-right.set(xlabel="rank of the code", ylabel="share of all tokens", xscale="log", yscale="log", title="VQ codes")
-right.legend(fontsize=9)
-used = (usage > 0).float().mean().item()
-said = (f"kurtosis of the channels {kurtosis.min():.1f} to {kurtosis.max():.1f} (normal: 3); {used:.0%} of "
-        f"{len(share)} codes occur, entropy {entropy:.2f} of at most {math.log(len(share)):.2f} nats")
+figure, said = plots.token_statistics(flat, codes_used.flatten(), vq.codebook_size)
 show(figure, alt=f"Left: histograms of four channels beside a normal curve. Right: share of each code by rank. {said}.",
      caption=said + ".")
 
 # %% [markdown]
-# Two things follow. The histograms do not have the bell's shape, so a head that assumed a normal distribution (one mean,
-# one variance) would be wrong from the start. And the entropy on the right is what the softmax head would reach
-# by learning nothing but how common each code is: its loss must fall well below that before it has used the caption.
+# Two things follow. The histograms do not have the bell's shape, so a head that assumed a normal distribution, one mean
+# and one variance, would be wrong from the start. And the entropy is the loss that a softmax head reaches by
+# learning nothing but how common each code is (estimated from few tokens, so a little too low). Only a loss below
+# it shows that a head makes use of the caption and of the tokens around.
 #
 # ## Back to images: one word
 # The three heads fit into the same model. This is the whole swap:
