@@ -87,7 +87,7 @@ def player():
 
 def test_slider_and_box_move_the_picture():
     made = player()
-    assert made.step.value == 8 and made.explorer.picture.widget.value == side_by_side(made.recordings, 8)
+    assert made.step.value == 5 and made.explorer.picture.widget.value == side_by_side(made.recordings, 5)
     made.step.slider.value = 2
     assert made.step.box.value == 2 and made.explorer.picture.widget.value == side_by_side(made.recordings, 2)
     assert "raster: 14 of 16 tokens unknown" in made.explorer.picture.widget.value

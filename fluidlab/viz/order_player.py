@@ -170,7 +170,7 @@ class OrderPlayer:
         self._draw, self.recordings = draw, draw(prompt, seed)
         last = max(recording.num_steps for recording in self.recordings)
         self.prompt, self.seed = textbox("prompt", prompt), NumberSlider("seed", seed, 0, max(seed, 999), 1)
-        self.step = NumberSlider("step", last // 2, 0, last, 1)
+        self.step = NumberSlider("step", last // 3, 0, last, 1)
         self.explorer = Explorer({"step": self.step}, lambda step: side_by_side(self.recordings, step))
         self.button = ipywidgets.Button(description="draw", tooltip="draw this prompt with this seed")
         self.button.on_click(lambda _: self.draw())

@@ -76,15 +76,16 @@ print(f"text encoder: {parameters / 1e6:.2f} million parameters, {encoder.dim} n
 
 # %%
 prompts = ["a photo of a red cat", "A RED, RED Cat!", "three teddy bears", "a toothbrush left of a potted plant",
-           "a quokka", "naïve 猫", ""]
+           "a quokka", "a naïve cat", ""]
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")                  # some of these words are unknown; that is the next section
+    warnings.simplefilter("ignore")  # some of these words are unknown; that is the next section
     display(HTML(pieces_html([(prompt, encoder.tokenize(prompt)) for prompt in prompts])))
 
 # %% [markdown]
 # Four things to see. Capitals and punctuation are gone: captions have none, so the tokenizer folds them away. Every
-# prompt ends with `</s>`, the end token. "quokka" falls into letters, and what no caption contains, such as "猫", into
-# its UTF-8 bytes, `<0xE7>` and so on: there is no word that cannot be written. And the empty prompt has no piece.
+# prompt ends with `</s>`, the end token. "quokka" falls into letters, and a letter that no caption contains, such as
+# "q" or "ï", into its UTF-8 bytes, `<0x71>` or `<0xC3>` `<0xAF>`: there is no word that cannot be written. And the
+# empty prompt has no piece.
 #
 # How does the tokenizer choose between the many ways to cut a word? Each piece has a probability, and the cut with the
 # largest product wins. These are the best cuts of two words (three, where there are as many), with the logarithm of
@@ -205,7 +206,7 @@ def questions(skill, split, count, heldout=None):
         plan, caption = scenes.plan(index), scenes.caption(index)
         if heldout not in (None, plan.heldout):
             continue
-        which = index % 2                                                  # now the first thing, now the second
+        which = index % 2  # now the first thing, now the second
         own, other = plan.objects[which], plan.objects[1 - which]
         at = token_of(encoder, caption, own["class"])
         if at is not None:
@@ -223,7 +224,7 @@ for row in train[:3]:
 
 # %%
 def vectors(rows):
-    return features_at(encoder, [row[0] for row in rows], [row[1] for row in rows])    # features, embeddings
+    return features_at(encoder, [row[0] for row in rows], [row[1] for row in rows])  # features, embeddings
 
 
 def answers(rows, column, names):
@@ -285,8 +286,8 @@ rubbish = torch.where(mask[..., None], features, 100 * torch.randn_like(features
 with torch.no_grad():
     clean, _ = model.aligner(features, mask)
     same, _ = model.aligner(rubbish, mask)
-    forgotten, _ = model.aligner(rubbish, torch.ones_like(mask))           # a layer that ignores the mask
-real = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)               # the null token stands in front
+    forgotten, _ = model.aligner(rubbish, torch.ones_like(mask))  # a layer that ignores the mask
+real = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)  # the null token stands in front
 print(f"with mask:    the real tokens move by {(same - clean)[real].abs().max():.1e}")
 print(f"mask ignored: the real tokens move by {(forgotten - clean)[real].abs().max():.1e}")
 
@@ -332,9 +333,9 @@ print(f"\naligner: {sum(p.numel() for p in aligner.parameters()) / 1e6:.2f} of "
 layer = model.backbone.blocks[0].cross_attention
 with torch.no_grad():
     queries_from = torch.randn(3, 16, model.config.width, generator=torch.Generator().manual_seed(seed))
-    weights = attention_weights(layer, queries_from, text, text_mask)                      # (B, H, N, S+1)
-    values = layer.keys_values(text)[1]                                                    # (B, H, S+1, D/H)
-    ours = layer.to_out((weights @ values).transpose(1, 2).flatten(2))                     # (B, N, D)
+    weights = attention_weights(layer, queries_from, text, text_mask)  # (B, H, N, S+1)
+    values = layer.keys_values(text)[1]  # (B, H, S+1, D/H)
+    ours = layer.to_out((weights @ values).transpose(1, 2).flatten(2))  # (B, N, D)
     difference = (ours - layer(queries_from, context=text, mask=text_mask)).abs().max().item()
 assert difference < 1e-4
 print(f"weights {tuple(weights.shape)}: prompts, attention heads, image tokens, text tokens")
@@ -347,7 +348,7 @@ print("weight on padding:", weights[0, :, :, ~text_mask[0]].abs().max().item())
 
 # %%
 prompt = "a photo of a red umbrella left of a blue car"
-image, weights = attention_when_drawn(pipe, prompt, seed=seed, **options)                  # (3, H, W), (L, N, S+1)
+image, weights = attention_when_drawn(pipe, prompt, seed=seed, **options)  # (3, H, W), (L, N, S+1)
 labels = text_labels(pipe, prompt)
 show(attention_heatmaps(image, weights, labels),
      alt=f'Heat maps for "{prompt}": one row for each of the {len(weights)} blocks, one column for each text token, '
@@ -365,7 +366,7 @@ content = ["red", "umbrella", "left", "blue", "car"]
 show(overlay_figure(image, weights.mean(dim=0), labels, content),
      alt="The generated image five times, bright where the image tokens looked more at: " + ", ".join(content) + ".",
      caption="Bright: looked at this word more than the other places did. The number says how much more, at most.")
-lift = weights.mean(dim=0) / weights.mean(dim=(0, 1))                                      # (N, S+1)
+lift = weights.mean(dim=0) / weights.mean(dim=(0, 1))  # (N, S+1)
 for word in content:
     place = int(lift[:, labels.index(word)].argmax())
     print(f"{word:<9} most at row {place // 4}, column {place % 4} ({lift[place, labels.index(word)]:.2f} x the mean)")
@@ -380,7 +381,7 @@ for word in content:
 # The empty prompt has no token. What is a softmax over nothing?
 
 # %%
-scores = torch.full((1, 4), -math.inf)                                     # four text tokens, all of them padding
+scores = torch.full((1, 4), -math.inf)  # four text tokens, all of them padding
 print("softmax over nothing:", scores.softmax(dim=-1))
 
 # %% [markdown]
@@ -407,7 +408,7 @@ print("all outputs finite:", z.isfinite().all().item())
 
 # %%
 text_dropout, generator = 0.1, torch.Generator().manual_seed(seed)
-full_mask = torch.ones(1000, 12, dtype=torch.bool)                         # 1000 prompts of 12 tokens
+full_mask = torch.ones(1000, 12, dtype=torch.bool)  # 1000 prompts of 12 tokens
 keep = torch.rand(len(full_mask), 1, generator=generator) >= text_dropout
 dropped = full_mask & keep
 print(f"{(~dropped.any(dim=1)).sum()} of {len(dropped)} prompts lost their text; no prompt lost only a part:",

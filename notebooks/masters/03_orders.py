@@ -144,17 +144,17 @@ print(f"largest difference to fluidlab.layers.attend: {difference:.1e}")
 
 # %%
 scenes = fl.EmojiScenes(split="validation", image_size=64)
-pixels, captions = scenes.batch([0])
+pixels, captions = scenes.batch([5])
 with torch.no_grad():
     tokens = raster.tokenizer.encode(pixels / 127.5 - 1)                       # (1, N, C)
     features, mask = raster.text_encoder(captions)
-every_second = torch.tensor([[(n // 4 + n) % 2 == 1 for n in range(N)]])       # (1, N) bool, a chequerboard
+every_second = torch.tensor([[(n // 4 + n) % 2 == 1 for n in range(N)]])  # (1, N) bool, a chequerboard
 
 weights = {}
 for name, pipe in (("raster", raster), ("random", random)):
     with record_attention(pipe.model, "self_attention") as records, torch.no_grad():
         pipe.model.hidden(tokens, every_second, *pipe.model.aligner(features, mask))
-    weights[name] = torch.stack([record[0] for record in records]).mean(dim=(0, 1, 2))     # (N, N)
+    weights[name] = torch.stack([record[0] for record in records]).mean(dim=(0, 1, 2))  # (N, N)
 show(weights_figure(weights),
      alt="Self-attention weights of the two trained models as 16x16 matrices. The raster model's upper triangle is "
          "exactly zero; the random model uses all of the matrix.",
@@ -218,7 +218,7 @@ print("random: z at every position knows all known tokens, and no hidden one")
 from fluidlab.model.orders.raster import RasterOrder
 
 order = RasterOrder(width=1)
-x = torch.arange(1.0, N + 1).view(1, N, 1)                                         # "token" n is the number n + 1
+x = torch.arange(1.0, N + 1).view(1, N, 1)  # "token" n is the number n + 1
 entered = order.inputs(x, None).flatten().tolist()
 print("position   ", *(f"{n:>4}" for n in range(N)))
 print("goes in    ", " <s>", *(f"{value:4.0f}" for value in entered[1:]))
@@ -231,7 +231,7 @@ print("to predict ", *(f"{value:4.0f}" for value in x.flatten().tolist()))
 # %%
 class WithoutShift(RasterOrder):
     def inputs(self, x, is_target):
-        return x                                                                   # position i is fed token i
+        return x  # position i is fed token i
 
 
 leaky = copy.deepcopy(raster.model)
@@ -296,7 +296,7 @@ show(figure, alt="Training loss of two small models: the one without the shift f
 # many? That is drawn anew for every image. Here are the training masks of one scene.
 
 # %%
-targets = random.model.order.targets(6, N, seeded(seed))                            # (6, N) bool, True = hidden
+targets = random.model.order.targets(6, N, seeded(seed))  # (6, N) bool, True = hidden
 show(image_grid([mark(pixels[0], row, scale=2) for row in targets],
                 titles=[f"{int(row.sum())} of {N} hidden" for row in targets]),
      alt="Six copies of one scene with different patches hatched: " + ", ".join(
@@ -438,7 +438,7 @@ place = random.model.order.permutation(num_images, N, seeded(seed)).argsort(dim=
 context = {"raster": [], "random": []}
 all_raster = loss_with_known(raster.model, place >= 0)                              # (B, N)
 for n in range(N):
-    context["raster"].append(all_raster[:, n].mean().item())                        # z_n knows tokens 0 .. n-1
+    context["raster"].append(all_raster[:, n].mean().item())  # z_n knows tokens 0 .. n-1
     losses = loss_with_known(random.model, place < n)
     context["random"].append(losses[place >= n].mean().item())
 show(context_figure(context),
@@ -537,7 +537,7 @@ pictures = []
 original = softmax.model.order
 for positions in inventions.values():
     softmax.model.order = FixedOrder(softmax.model.config.width)
-    softmax.model.order.load_state_dict(original.state_dict())                      # the same learned mask token
+    softmax.model.order.load_state_dict(original.state_dict())  # the same learned mask token
     softmax.model.order.positions = positions
     pictures.append(softmax(prompt, seed=seed, **cold).pixels[0])
 softmax.model.order = original
