@@ -1,0 +1,559 @@
+# %% [markdown] tags=["front-matter"]
+# title: "Sample: one loop, two dials, and a pencil with an eraser"
+# goals:
+#   - write the loop that samples every variant, and see that the package's draws the same tokens
+#   - use guidance scale and temperature knowingly, and measure what they do instead of guessing
+#   - say what steps over the sequence and denoising steps cost and buy
+#   - explain why raster order can keep a cache, random order cannot, and what that saves at 16 and at 256 tokens
+#   - redraw a part of a picture, and show why a raster model does it badly
+# needs: "Notebooks 03 to 05; the shipped models"
+# hardware: "a laptop CPU with two cores, 2 GB of free memory"
+# fast:
+#   num_prompts: 3
+#   num_denoising_steps: 3
+#   guidance_scales: [1.0, 4.0]
+#   temperatures: [0.0, 1.0]
+#   step_counts: [2, 8]
+#   denoising_counts: [1, 4]
+#   cache_lengths: [16, 36]
+#   num_edits: 2
+#   repeats: 1
+
+# %% [markdown]
+# ## The model does not draw
+# A trained model answers one question: given a text and some known tokens, what could this unknown token be? Nothing in
+# that is a picture yet. Drawing is a loop around the question, and the loop has choices that training never fixed: in
+# how many steps, how obedient to the text, how daring.
+#
+# Guess before you read on: what do you expect from a guidance scale of 0? From a temperature of 0? And how much worse is
+# a picture that is drawn in one single step?
+
+# %% tags=["parameters"]
+num_prompts = 24                       # prompts behind every measured point
+num_denoising_steps = 25               # inside the diffusion head (the paper: 100)
+guidance_scales = [0.0, 1.0, 2.0, 4.0, 8.0]
+temperatures = [0.0, 0.5, 1.0, 1.5]
+step_counts = [1, 2, 4, 8, 16]         # steps over the 16 tokens, random order
+denoising_counts = [1, 2, 4, 10, 25, 100]
+cache_lengths = [16, 64, 256]          # tokens for which the cache is timed
+num_edits = 24                         # scenes for the inpainting measurement
+repeats = 3                            # timings; the shortest counts
+seed = 0                               # everything random starts here
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown, display
+
+import fluidlab as fl
+from fluidlab.data.atlas import COLORS
+from fluidlab.data.scenes import prompts
+from fluidlab.viz.plots import contact_sheet, hide_unknown, markdown_table
+from fluidlab.viz.show import image_grid, show, variant_style
+from fluidlab.viz.studio import Studio, dial_sheet, heard
+
+VARIANTS = ["raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion"]
+pipes = {name: fl.FluidPipeline.from_pretrained(f"{name}-mini") for name in VARIANTS}
+STEPS = {"num_denoising_steps": num_denoising_steps}
+
+
+def streams(*seeds):
+    return [torch.Generator().manual_seed(number) for number in seeds]
+
+
+# %% [markdown]
+# ## One loop for all variants
+# Here is the whole sampler. An order supplies a permutation and the sizes of its chunks, a head supplies `sample`; the
+# loop does not know which of them it has. With guidance each step runs twice: once with the text, once with "no text".
+
+# %%
+@torch.no_grad()
+def draw(model, features, mask, generators, guidance_scale=3.0, temperature=1.0):
+    B, N = len(features), model.config.seq_len
+    rows = torch.arange(B)[:, None]                                                      # (B, 1)
+    tokens, unknown = model.head.blank(B, N), torch.ones(B, N, dtype=torch.bool)         # (B, N[, C]), (B, N)
+    permutation = model.order.permutation(B, N, generators)                              # (B, N)
+    told, untold = model.aligner(features, mask), model.aligner(features, torch.zeros_like(mask))
+    filled = 0
+    for size in model.order.chunk_sizes(N):
+        positions = permutation[:, filled:filled + size]                                 # (B, K)
+        z = model.hidden(tokens, unknown, *told)[rows, positions]                        # (B, K, D)
+        z_null = model.hidden(tokens, unknown, *untold)[rows, positions]                 # (B, K, D)
+        tokens[rows, positions] = model.head.sample(z, z_null, guidance_scale, temperature, generators,
+                                                    num_denoising_steps)                 # (B, K[, C])
+        unknown[rows, positions] = False
+        filled += size
+    return tokens
+
+
+# %% [markdown]
+# The package's `generate` is this loop, plus checks, a cache for raster order, guidance that may grow, and a callback.
+# So both must draw the same tokens from the same random streams:
+
+# %%
+asked = ["a photo of a red umbrella", "a photo of a cat and a bicycle", "a photo of three books",
+         "a photo of a dog left of a chair"]
+rows = []
+for name, pipe in pipes.items():
+    features, mask = pipe.text_encoder(asked)
+    mine = draw(pipe.model, features, mask, streams(*range(seed, seed + 4)))
+    theirs = fl.generate(pipe.model, features, mask, generator=streams(*range(seed, seed + 4)), **STEPS)
+    rows.append({"variant": name, "shape": tuple(mine.shape),
+                 "largest difference": float((mine.float() - theirs.float()).abs().max())})
+    assert rows[-1]["largest difference"] < 1e-3
+display(Markdown(markdown_table(rows)))
+
+# %% [markdown]
+# In daily use a pipeline does it all: text to features, features to tokens, tokens to pixels.
+
+# %%
+pixels = [p for pipe in pipes.values() for p in pipe(asked, seed=seed, **STEPS).pixels]
+columns = [prompt.removeprefix("a photo of ") for prompt in asked]
+show(contact_sheet(pixels, [name.replace("-", "\n") for name in VARIANTS], columns, scale=3),
+     alt="Four prompts (columns) drawn by the four shipped models (rows): " + "; ".join(asked),
+     caption=f"Guidance 3, temperature 1, seeds {seed} to {seed + 3}; nothing picked by hand.")
+
+# %% [markdown]
+# ## Watch it happen
+# `on_step` is called after each step with what is known so far. Crossed squares are tokens that nobody has drawn yet.
+# Random order may fill several tokens at a time; how many, the cosine schedule says: few at first, when everything
+# is open, and many at the end, when little is left to decide.
+
+# %%
+prompt = "a photo of a red umbrella"
+
+
+def film(name, columns, **options):
+    """The picture after some of the steps, unknown tokens hidden, and how many tokens were known then."""
+    pipe, frames = pipes[name], []
+
+    def keep(step):
+        pixels = hide_unknown(pipe.tokenizer.decode(step.tokens), step.unknown)
+        frames.append((pixels[0], f"{int((~step.unknown).sum())} known"))
+    pipe(prompt, seed=seed, on_step=keep, **options, **STEPS)
+    return [frames[round((i + 1) * len(frames) / columns) - 1] for i in range(columns)]
+
+
+for name, options in (("raster-diffusion", {}), ("random-diffusion", {"num_inference_steps": 8})):
+    frames = film(name, 8, **options)
+    show(image_grid([f for f, _ in frames], titles=[t for _, t in frames], scale=2),
+         alt=f"Eight moments of {name} drawing {prompt!r}: " + ", ".join(t for _, t in frames),
+         caption=f"{name}, {'16 steps, every second shown' if not options else '8 steps'}.")
+
+# %% [markdown]
+# Raster order writes like a typewriter: by the time it learns what stands below, the upper half is final. Random order
+# places single tokens all over the picture and fills in between them.
+#
+# ## A measure, before any opinion
+# Pictures persuade too easily, and a row of four proves nothing. So here is one thing that can be counted: prompts such
+# as "a photo of a purple cat" name a colour. Take the saturated pixels of the picture (the backgrounds are pale, so
+# these are the object), and count the share whose nearest of the eight paints is the one asked for.
+#
+# It is a crude measure. It knows nothing of shape: a purple blob scores as well as a purple cat. Eyes, wheels and
+# outlines keep their own colours, so not even a true scene reaches 1. How far does it carry? Ask it about real scenes,
+# with the right colours and with the colours shuffled.
+
+# %%
+PAINTS = torch.tensor(list(COLORS.values())).float() / 127.5 - 1                          # (8, 3)
+NAMES = list(COLORS)
+wanted = prompts("colors", num_prompts, heldout=False, seed=seed)
+wanted_captions = [w["caption"] for w in wanted]
+wanted_colors = [w["objects"][0]["color"] for w in wanted]
+
+
+def color_share(pixels, colors):
+    """Mean share of the saturated pixels that are nearest to the asked paint; an empty picture scores 0."""
+    scores = []
+    for image, color in zip(pixels, colors, strict=True):
+        flat = image.flatten(1).T                                                         # (H W, 3)
+        object_pixels = flat[(flat.max(dim=1).values - flat.min(dim=1).values) > 0.5]     # (M, 3)
+        nearest = torch.cdist(object_pixels, PAINTS).argmin(dim=1)                        # (M,)
+        enough = len(object_pixels) >= 40                                                 # of 4,096 pixels
+        scores.append(float((nearest == NAMES.index(color)).float().mean()) if enough else 0.0)
+    return sum(scores) / len(scores)
+
+
+truth = fl.EmojiScenes(split="validation", seed=seed, skills=("colors",))
+real = [truth[i] for i in range(200)]
+real_pixels = [scene["image"].float() / 127.5 - 1 for scene in real]
+real_colors = [scene["objects"][0]["color"] for scene in real]
+ceiling = color_share(real_pixels, real_colors)
+chance = color_share(real_pixels, real_colors[1:] + real_colors[:1])
+print(f"real scenes, right colours: {ceiling:.2f}      colours of another scene: {chance:.2f}")
+
+# %% [markdown]
+# These two numbers are the ceiling and the floor of the measure. They appear as dotted lines below.
+#
+# ## Guidance
+# The model is asked twice, with the text and without. Guidance goes from the answer without ("null") to the answer with
+# ("text"), and further:
+#
+# $$\text{guided} = \text{null} + s \cdot (\text{text} - \text{null})$$
+#
+# With $s = 0$ the text is ignored, with $s = 1$ the model is taken at its word, with $s > 1$ whatever the text adds is
+# exaggerated. What is guided depends on the head: logits for softmax, predicted noise for diffusion. Each point below is
+# the mean over the same prompts.
+
+# %%
+def measured(name, **options):
+    return color_share(pipes[name](wanted_captions, seed=seed, **{**STEPS, **options}).pixels, wanted_colors)
+
+
+def bounds(axis):
+    axis.axhline(ceiling, color="black", linestyle=":", linewidth=1)
+    axis.axhline(chance, color="black", linestyle=":", linewidth=1)
+    axis.set(ylim=(0, 1), ylabel="share of the asked colour")
+
+
+guided = {name: [measured(name, guidance_scale=s) for s in guidance_scales]
+          for name in ("random-softmax", "random-diffusion")}
+figure, axis = plt.subplots(figsize=(8, 3.2))
+for name, shares in guided.items():
+    axis.plot(guidance_scales, shares, **variant_style(*name.split("-")))
+bounds(axis)
+axis.set(xlabel="guidance scale")
+axis.legend()
+said = "; ".join(f"{n}: " + ", ".join(f"{s:g} gives {v:.2f}" for s, v in zip(guidance_scales, shares, strict=True))
+                 for n, shares in guided.items())
+show(figure, alt=f"Share of the asked colour against the guidance scale. {said}.",
+     caption=f"Mean over {num_prompts} prompts. Dotted: real scenes with right and with shuffled colours.")
+
+# %% [markdown]
+# ## Temperature
+# Temperature scales chance, and each head has its own kind of chance. A softmax head divides its logits by it: 0 means
+# the likeliest code, always. A diffusion head scales the noise that is injected during denoising; the noise that it
+# *starts* from is not scaled. So what happens at temperature 0 differs.
+#
+# Below, raster order with four seeds. Raster has no random order to choose, so everything that differs between the seeds
+# comes from the head. Which row will hold four equal pictures?
+
+# %%
+def spread(pixels):
+    """Mean absolute difference between the pictures of different seeds, in levels of 255."""
+    i, j = torch.triu_indices(len(pixels), len(pixels), 1)
+    return float((pixels[i] - pixels[j]).abs().mean() * 127.5)
+
+
+four, labels, rows = [], [], []
+for name in ("raster-softmax", "raster-diffusion"):
+    for temperature in (0.0, 1.0):
+        pixels = pipes[name]("a photo of a blue car", seed=seed, num_images_per_prompt=4, temperature=temperature,
+                             **STEPS).pixels
+        four += list(pixels)
+        labels.append(f"{name}\ntemperature {temperature:g}")
+        rows.append({"variant": name, "temperature": temperature, "difference between seeds": spread(pixels)})
+show(contact_sheet(four, labels, [f"seed {seed + i}" for i in range(4)], scale=2),
+     alt="Four seeds of 'a photo of a blue car' at temperature 0 and 1, raster order, softmax and diffusion head.",
+     caption="Temperature 0 makes a softmax head deterministic; a diffusion head still starts from another noise.")
+display(Markdown(markdown_table(rows)))
+
+# %% [markdown]
+# Both dials at once. One prompt, one seed: whatever changes is the dials' doing. The paper tunes both per metric, because
+# no setting is best for everything: high guidance with low temperature is obedient and monotonous.
+
+# %%
+show(dial_sheet(pipes["random-diffusion"], "a photo of a yellow umbrella", guidance_scales, temperatures, seed=seed,
+                scale=2 if len(temperatures) > 2 else 3, **STEPS),
+     alt=f"Contact sheet of 'a photo of a yellow umbrella' by random-diffusion: guidance {guidance_scales} in rows, "
+         f"temperature {temperatures} in columns.",
+     caption="random-diffusion, one seed. Find the cell that you like best, then try it on another prompt below.")
+
+# %% [markdown]
+# ## The studio
+# Now you. Type a prompt of the training grammar ("a photo of ...", "three red apples", "a cat left of a dog"), move the
+# dials, change the variant. Each answer is four pictures of neighbouring seeds. What to try:
+# - the same prompt and seed with each of the four variants,
+# - guidance 0: four pictures of anything,
+# - raster order with 4 steps over the sequence: read the sentence that appears,
+# - a word that you doubt the model knows.
+
+# %%
+studio = Studio(pipes).explorer("a photo of a purple cat", "random-diffusion", seed=seed, **STEPS)
+display(studio.widget)
+
+# %% [markdown]
+# ## Guidance that grows
+# Early tokens decide the layout while almost nothing is known; pushing them hard costs variety. MAR therefore lets the
+# scale grow linearly, from 1 with nothing known up to $s$ at the end. Whether Fluid does the same is not confirmed. Look
+# at variety (the difference between seeds) beside obedience (the colour share):
+
+# %%
+rows, strips = [], []
+for schedule in ("constant", "linear"):
+    pixels = pipes["random-diffusion"]("a photo of a green bicycle", seed=seed, num_images_per_prompt=6,
+                                       guidance_scale=6.0, guidance_schedule=schedule, **STEPS).pixels
+    strips += list(pixels)
+    rows.append({"schedule": schedule, "difference between seeds": spread(pixels),
+                 "share of the asked colour": measured("random-diffusion", guidance_scale=6.0,
+                                                       guidance_schedule=schedule)})
+show(contact_sheet(strips, ["constant", "linear"], [f"seed {seed + i}" for i in range(6)], scale=2),
+     alt="Six seeds of 'a photo of a green bicycle' with constant and with linearly growing guidance, scale 6.",
+     caption="Guidance scale 6, constant and growing from 1.")
+display(Markdown(markdown_table(rows)))
+
+# %% [markdown]
+# ## How many steps over the sequence?
+# Random order may draw all 16 tokens in one step. What is lost? Tokens of one step do not see each other: the left half
+# of a cat does not know where the right half is going to be. With one token per step everyone sees all before. The
+# colour survives a single step better than the shape does, since every token can read the colour in the text.
+
+# %%
+stepped = {name: [measured(name, num_inference_steps=n) for n in step_counts]
+           for name in ("random-softmax", "random-diffusion")}
+figure, axis = plt.subplots(figsize=(8, 3.2))
+for name, shares in stepped.items():
+    axis.plot(step_counts, shares, **variant_style(*name.split("-")))
+bounds(axis)
+axis.set(xlabel="steps over the sequence", xscale="log", xticks=step_counts, xticklabels=step_counts)
+axis.minorticks_off()
+axis.legend()
+said = "; ".join(f"{n}: " + ", ".join(f"{k} steps {v:.2f}" for k, v in zip(step_counts, shares, strict=True))
+                 for n, shares in stepped.items())
+show(figure, alt=f"Share of the asked colour against steps over the sequence. {said}.",
+     caption="Colour only. For shape, look at the pictures below.")
+
+# %%
+few = ["a photo of a cat", "a photo of a bicycle", "a photo of two dogs"]
+sheet = [p for prompt in few for n in step_counts
+         for p in pipes["random-diffusion"](prompt, seed=seed, num_inference_steps=n, **STEPS).pixels]
+show(contact_sheet(sheet, [p.removeprefix("a photo of ") for p in few], [f"{n} steps" for n in step_counts], scale=2),
+     alt=f"Three prompts (rows) drawn by random-diffusion in {step_counts} steps (columns).",
+     caption="Same seed along a row. Each step more lets later tokens see earlier ones.")
+
+# %% [markdown]
+# ## How many denoising steps?
+# Inside each token a diffusion head walks from noise to a token. The paper takes 100 steps of the 1,000 it was trained
+# on. The head is a small network, but it runs once per denoising step, so this number rules the time of a picture.
+
+# %%
+denoised, seconds = [], []
+for n in denoising_counts:
+    started = time.perf_counter()
+    denoised.append(measured("random-diffusion", num_denoising_steps=n))
+    seconds.append(time.perf_counter() - started)
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
+style = variant_style("random", "diffusion")
+left.plot(denoising_counts, denoised, **style)
+bounds(left)
+right.plot(denoising_counts, [1000 * s / num_prompts for s in seconds], **style)
+right.set(ylim=(0, None), ylabel="milliseconds per image")
+for axis in (left, right):
+    axis.set(xlabel="denoising steps", xscale="log", xticks=denoising_counts, xticklabels=denoising_counts)
+    axis.minorticks_off()
+pairs = zip(denoising_counts, denoised, seconds, strict=True)
+show(figure, alt="Share of the asked colour and time against denoising steps: "
+     + "; ".join(f"{n} steps {v:.2f} and {1000 * s / num_prompts:.0f} ms" for n, v, s in pairs),
+     caption="Seconds are this machine's, measured once, and will differ on yours.")
+
+# %%
+sheet = [p for prompt in few for n in denoising_counts
+         for p in pipes["random-diffusion"](prompt, seed=seed, num_denoising_steps=n).pixels]
+show(contact_sheet(sheet, [p.removeprefix("a photo of ") for p in few], [f"{n}" for n in denoising_counts], scale=2),
+     alt=f"Three prompts (rows) drawn by random-diffusion with {denoising_counts} denoising steps (columns).",
+     caption="Columns: denoising steps per token.")
+
+# %% [markdown]
+# ## The cache that only raster order can have
+# With causal attention, what the model computed for token 3 does not change when token 7 arrives. So keys and values are
+# kept, and each step reads *one* new token instead of the whole sequence. In random order attention is bidirectional:
+# each new token changes what all others see, and nothing can be kept.
+#
+# Same tokens, less work. With $N$ tokens a sampler that reads the whole sequence in every step pushes $N \cdot N$ tokens
+# through the backbone, one with a cache $N$ (derived): 16 times fewer at 16 tokens, 256 times fewer at 256. The clock
+# is less impressed, because a step that reads one token still pays for every layer's call.
+
+# %%
+def best_seconds(call):
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+rows = []
+for name in ("raster-softmax", "raster-diffusion"):
+    pipe = pipes[name]
+    features, mask = pipe.text_encoder(["a photo of a cat"])
+    run = {cache: (lambda cache=cache, pipe=pipe: fl.generate(
+        pipe.model, features, mask, generator=streams(seed), use_cache=cache, **STEPS)) for cache in (False, True)}
+    same = float((run[False]().float() - run[True]().float()).abs().max())
+    without, with_cache = (best_seconds(run[cache]) for cache in (False, True))
+    rows.append({"variant": name, "tokens": 16, "s without cache": without, "s with cache": with_cache,
+                 "times faster": without / with_cache, "largest difference": same})
+display(Markdown(markdown_table(rows)))
+
+# %% [markdown]
+# At 16 tokens the gain is small, and with a diffusion head smaller still, since most of the time goes into denoising,
+# which no cache shortens. The paper's pictures have 256 tokens. Time does not care whether weights are trained, so an
+# untrained model of that length will do:
+
+# %%
+timings = {False: [], True: []}
+for length in cache_lengths:
+    long_model = fl.Fluid(fl.preset("micro", order="raster", head="softmax", seq_len=length)).eval()
+    features, mask = pipes["raster-softmax"].text_encoder(["a photo of a cat"])
+    for cache in (False, True):
+        started = time.perf_counter()
+        fl.generate(long_model, features, mask, guidance_scale=1.0, generator=streams(seed), use_cache=cache)
+        timings[cache].append(time.perf_counter() - started)
+figure, axis = plt.subplots(figsize=(8, 3.2))
+for cache, line in ((False, "--"), (True, "-")):
+    axis.plot(cache_lengths, timings[cache], line, marker="o", color=variant_style("raster", "softmax")["color"],
+              label="with cache" if cache else "without")
+axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel="seconds per image", xticks=cache_lengths,
+         xticklabels=cache_lengths)
+axis.minorticks_off()
+axis.legend()
+ratio = [a / b for a, b in zip(timings[False], timings[True], strict=True)]
+show(figure, alt="Seconds per image against tokens, without and with cache; times faster: "
+     + ", ".join(f"{n} tokens {r:.1f}" for n, r in zip(cache_lengths, ratio, strict=True)),
+     caption=f"An untrained micro model. With the cache {ratio[-1]:.1f} times faster at {cache_lengths[-1]} tokens. "
+             f"The wider the model, the nearer this comes to the derived number.")
+
+# %% [markdown]
+# ## The same seed, the same picture
+# Each image has its own stream of randomness. So an image does not depend on who else is in the batch, nor on its place.
+# That sounds like a detail until you want to reproduce the one good picture out of a batch of forty.
+
+# %%
+pipe = pipes["random-diffusion"]
+together = pipe(["a photo of a cat", "a photo of a red apple", "a photo of two dogs"], seed=[11, 12, 13], **STEPS)
+alone = pipe("a photo of a red apple", seed=12, **STEPS)
+other = pipe("a photo of a red apple", seed=13, **STEPS)
+gap = float((together.tokens[1] - alone.tokens[0]).abs().max())
+show(image_grid([together.pixels[1], alone.pixels[0], other.pixels[0]],
+                titles=["seed 12, in a batch", "seed 12, alone", "seed 13"], scale=3),
+     alt="A red apple drawn with seed 12 within a batch and alone, which look the same, and with seed 13.",
+     caption=f"Largest difference between the tokens of the first two: {gap:.0e}, which is rounding.")
+
+# %% [markdown]
+# ## What a picture costs here
+# Per image, alone and in a batch of 16. Your numbers will differ with your processor and with what else it is doing; the
+# order of the rows mostly will not. Remember that at toy size the calls cost more than the arithmetic.
+
+# %%
+rows = []
+for name, pipe in pipes.items():
+    one = best_seconds(lambda pipe=pipe: pipe("a photo of a cat", seed=seed, **STEPS))
+    started = time.perf_counter()
+    pipe(["a photo of a cat"] * 16, seed=seed, **STEPS)
+    rows.append({"variant": name, "s per image, alone": one, "in a batch of 16": (time.perf_counter() - started) / 16})
+display(Markdown(markdown_table(rows)))
+
+# %% [markdown]
+# ## Redraw a part: the eraser
+# Random order was trained to fill holes of any size in any place. So editing needs no new model: keep some tokens,
+# forget the others, sample. Two details: the mask grows by a ring of tokens, because the decoder mixes neighbours and
+# the old object would shine through; and pixels outside your mask are pasted back, so that they do not change at all.
+
+# %%
+edit_scenes = fl.EmojiScenes(split="validation", seed=seed, skills=("position",))
+index = next(i for i in range(500) if edit_scenes.plan(i).relation == "left of" and edit_scenes.plan(i).cells[0][1] == 32)
+scene = edit_scenes[index]
+image = scene["image"].float() / 127.5 - 1                                                # (3, 64, 64)
+left_thing = scene["objects"][0]["class"]
+pixel_mask = torch.zeros(64, 64, dtype=torch.bool)
+pixel_mask[32:, 32:] = True                                                               # lower right: the other one
+request = f"a photo of a {left_thing} left of an apple"
+unknown = fl.token_mask(pixel_mask, ring=1)[None]
+
+rows = [image, hide_unknown(image[None], fl.token_mask(pixel_mask, ring=0)[None])[0],
+        hide_unknown(image[None], unknown)[0]]
+edits = {name: [pipes[name].inpaint(image, pixel_mask, request, seed=seed + i, **STEPS).pixels[0] for i in range(3)]
+         for name in ("random-diffusion", "raster-diffusion")}
+sheet = [p for name in edits for p in (*rows, *edits[name])]
+show(contact_sheet(sheet, list(edits), ["picture", "mask", "and ring", *(f"seed {seed + i}" for i in range(3))],
+                   scale=2),
+     alt=f"A scene ({scene['caption']}), its mask in the lower right with and without ring, and three fillings by each "
+         f"order for the prompt {request!r}.",
+     caption=f"Asked for: {request!r}.")
+kept = max(float((p - image)[:, ~pixel_mask].abs().max()) for name in edits for p in edits[name])
+print(f"largest change of a pixel outside the mask: {kept}")
+
+# %% [markdown]
+# A raster model can be asked too: it walks through the hole in reading order. But it cannot look at what comes *after*
+# the hole. In the example above the hole is at the end, which is the kindest case for it.
+#
+# The unkind case: keep the lower half, draw the upper half. The background's colour is nowhere in the caption; it can
+# only be seen in the lower half, which for raster order lies in the future. So measure the two upper corners: how far is
+# the drawn background from the true one? As a yardstick, the same for the backgrounds of unrelated scenes.
+
+# %%
+upper = torch.zeros(64, 64, dtype=torch.bool)
+upper[:32] = True
+pictures, captions = fl.EmojiScenes(split="validation", seed=seed + 1).batch(range(num_edits))
+pictures = pictures.float() / 127.5 - 1                                                   # (B, 3, 64, 64)
+
+
+def corners(pixels):
+    """Mean colour of the two upper corners, 6 by 6 pixels each: (B, 6), in levels of 255."""
+    return torch.cat([pixels[..., :6, :6].mean(dim=(2, 3)), pixels[..., :6, -6:].mean(dim=(2, 3))], dim=1) * 127.5
+
+
+off, filled = {}, {}
+for name in ("random-diffusion", "raster-diffusion"):
+    pipe = pipes[name]
+    features, mask = pipe.text_encoder(captions)
+    tokens = fl.inpaint(pipe.model, pipe.tokenizer.encode(pictures), fl.token_mask(upper, ring=0), features, mask,
+                        generator=streams(*range(num_edits)), **STEPS)
+    filled[name] = pipe.tokenizer.decode(tokens)
+    off[name] = float((corners(filled[name]) - corners(pictures)).abs().mean())
+unrelated = float((corners(pictures) - corners(pictures.roll(1, 0))).abs().mean())
+shown = min(6, num_edits)
+sheet = [*pictures[:shown], *(p for name in filled for p in filled[name][:shown])]
+show(contact_sheet(sheet, ["true", *(f"{name}\noff by {off[name]:.1f}" for name in filled)],
+                   [str(i) for i in range(shown)], scale=2),
+     alt="Scenes, and the same scenes with the upper half drawn anew by random and by raster order. Mean error of the "
+         "upper corners: " + ", ".join(f"{n} {v:.1f}" for n, v in off.items()) + f", unrelated scenes {unrelated:.1f}.",
+     caption="The lower half is given, the upper half drawn. Look at the background where the halves meet.")
+print(f"background error in levels of 255: {off}, unrelated scenes {unrelated:.1f}")
+
+# %% [markdown]
+# ## Words that it has never seen
+# A prompt may hold any word. The small text encoder has read captions only, so it does not know every word; then the
+# pipeline draws something all the same and warns, naming the words. T5-XXL, which the paper uses, has read the web.
+
+# %%
+output, notes = heard(lambda: pipes["random-diffusion"]("a photo of a shimmering dragon", seed=seed, **STEPS))
+print(*notes, sep="\n")
+show(output.pixels[0], alt="What random-diffusion draws for 'a photo of a shimmering dragon'.",
+     caption="An image all the same: unknown words are ignored, or taken for something else.")
+
+# %% [markdown]
+# ## Recap
+# - One loop samples every variant: permutation, chunks, `hidden`, `head.sample`.
+# - Guidance moves along the line from "no text" to "text" and beyond it; temperature scales the chance of the head.
+# - More steps over the sequence let tokens see each other; more denoising steps make each token cleaner and cost time.
+# - Raster order can cache, random order can edit. Both follow from the attention rule.
+# - One stream of randomness per image: the same seed is the same picture, in any batch.
+#
+# ## Quiz
+# 1. With guidance scale 0, does the prompt matter? With scale 1, is the null answer needed?
+# 2. Why do four seeds of raster + softmax at temperature 0 give one picture, and four of random + softmax need not?
+# 3. Your random-order model takes 4 steps for 256 tokens. Which mistakes do you expect?
+# 4. Could random order use a cache if its attention were causal along the permutation? What would training have to
+#    change?
+# 5. Why does inpainting grow the mask by a ring?
+#
+# <details><summary>Answers</summary>
+#
+# 1. At 0 only the null answer is left, so the prompt does not matter. At 1 the null answer cancels, and the package
+#    does not compute it.
+# 2. At temperature 0 the likeliest code is taken, and in raster order nothing else is random. Random order still draws
+#    its permutation from the seed, and another order of filling leads to another picture.
+# 3. Many tokens are drawn at once without seeing each other: doubled or torn objects, wrong counts, seams.
+# 4. Yes. It would have to be trained with causal attention along random permutations, being told which position comes
+#    next; a token would then see only those drawn before it.
+# 5. The decoder mixes neighbouring tokens, and tokens at the border have seen the old object.
+# </details>
+#
+# ## References
+# - Fan et al., *Fluid*, arXiv 2410.13863.
+# - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838.
+# - Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598.
+# - Chang et al., *MaskGIT*, arXiv 2202.04200: parallel decoding with a cosine schedule.
+# - Nichol and Dhariwal, *Improved Denoising Diffusion Probabilistic Models*, arXiv 2102.09672: re-spaced steps.
