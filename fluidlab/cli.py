@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args) or 0
     except KeyboardInterrupt:
         return 130
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         print(f"fluidlab {args.command}: {error}", file=sys.stderr)
         return 2
 
@@ -123,6 +123,9 @@ def run_train(args) -> None:
     config = TrainConfig(**{name: getattr(args, name) for name in names})
     tokenizer = args.tokenizer or cache_tokenizer(args.cache, TOKEN_KINDS[args.head])
     data = TokenCache(args.cache, tokenizer)
+    if data.kind != TOKEN_KINDS[args.head]:
+        raise ValueError(f"head {args.head!r} needs {TOKEN_KINDS[args.head]} tokens, those of {tokenizer} are "
+                         f"{data.kind}.")
     model_config = preset(args.preset, order=args.order, head=args.head, head_repeats=args.head_repeats,
                           **data.model_facts())
     torch.manual_seed(config.seed)

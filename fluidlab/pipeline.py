@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fluidlab.config import data_dir
+from fluidlab.config import check_range, data_dir
 from fluidlab.model.files import load_model, save_model, write_json
 from fluidlab.model.fluid import Fluid
 from fluidlab.sample.edit import inpaint, paste, token_mask
@@ -88,6 +88,7 @@ class FluidPipeline:
             options: guidance_scale, guidance_schedule, temperature, num_inference_steps, num_denoising_steps,
                 on_step, use_cache: of `generate`.
         """
+        check_range("num_images_per_prompt", num_images_per_prompt, 1, kind=int)
         prompts = [p for p in ([prompt] if isinstance(prompt, str) else list(prompt))
                    for _ in range(num_images_per_prompt)]
         features, mask = self.text_encoder(prompts)                                     # (B, S, E), (B, S)

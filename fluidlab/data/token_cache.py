@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from fluidlab.config import check_range
+
 MANIFEST = "manifest.json"
 
 
@@ -31,10 +33,12 @@ def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, t
         description: JSON facts of the source (split, seed, size ...) kept in the manifest.
 
     Raises:
-        ValueError: the folder holds another cache.
+        ValueError: the folder holds another cache, or batch_size or num_images is below 1.
     """
     from datasets import Array2D, Dataset, Features, List, Value  # takes a second to import: only when writing
 
+    check_range("num_images", num_images, 1, kind=int)
+    check_range("batch_size", batch_size, 1, kind=int)
     folder = Path(folder)
     manifest = {"num_images": num_images, "tokenizers": {n: _facts(t) for n, t in tokenizers.items()},
                 "source": description or {},

@@ -1,0 +1,159 @@
+"""The command line, run in this process: a cache, a short training that is stopped and resumed, a picture, mistakes."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from helpers import variant
+from PIL import Image
+
+from fluidlab.cli import main
+from fluidlab.model.files import load_model
+from fluidlab.pipeline import FluidPipeline
+from fluidlab.text.encoder import load_text_encoder
+from fluidlab.tokenizer import load_tokenizer
+from fluidlab.train.checkpoint import checkpoints
+from fluidlab.train.loop import Trainer
+
+SHORT = ["--preset", "nano", "--steps", "4", "--batch-size", "16", "--save-every", "2", "--warmup-steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "cache"
+    assert main(["cache", str(folder), "--num-images", "64", "--batch-size", "32"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    vae, text = load_tokenizer("scenes-vae"), load_text_encoder("scenes-t5")
+    pipe = FluidPipeline(variant("random", "diffusion", text_dim=text.dim), vae, text)
+    return pipe.save_pretrained(tmp_path_factory.mktemp("cli") / "model")
+
+
+def losses(run):
+    return {r["step"]: r["loss"] for r in map(json.loads, (run / "log.jsonl").read_text().splitlines())}
+
+
+def test_the_cache_says_what_it_holds_and_is_kept_if_asked_again(cache, capsys):
+    manifest = json.loads((cache / "manifest.json").read_text())
+    assert manifest["num_images"] == 64 and set(manifest["tokenizers"]) == {"scenes-vae", "scenes-vq"}
+    assert main(["cache", str(cache), "--num-images", "64"]) == 0
+    assert "holds 64 images" in capsys.readouterr().out
+    assert main(["cache", str(cache), "--num-images", "32"]) == 2
+    assert "holds another cache (64 images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("order, head", [("random", "diffusion"), ("raster", "softmax")])
+def test_a_short_training_prints_each_step_and_leaves_a_model(order, head, cache, tmp_path, capsys):
+    command = ["train", "--order", order, "--head", head, "--cache", str(cache), "--out", str(tmp_path / "run"), *SHORT]
+    assert main([*command, "--validation", str(cache)]) == 0
+    lines = re.findall(r"^step (\d+) loss (\d+\.\d+) ", capsys.readouterr().out, flags=re.M)
+    assert [int(n) for n, _ in lines] == [1, 2, 3, 4]
+    assert [float(value) for _, value in lines] == pytest.approx(list(losses(tmp_path / "run").values()), abs=1e-4)
+    config = load_model(tmp_path / "run" / "model").config
+    assert (config.order, config.head, config.width) == (order, head, 64)
+
+
+def test_a_stopped_training_resumes_to_the_same_losses(cache, tmp_path, capsys, monkeypatch):
+    command = ["train", "--cache", str(cache), *SHORT]
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    step = Trainer.step
+
+    def pressed(trainer):
+        if trainer.done == 3:
+            raise KeyboardInterrupt
+        return step(trainer)
+    monkeypatch.setattr(Trainer, "step", pressed)
+    assert main([*command, "--out", str(tmp_path / "run")]) == 130
+    assert [p.name for p in checkpoints(tmp_path / "run")] == ["step-00000002", "step-00000003"]
+    monkeypatch.undo()
+
+    capsys.readouterr()
+    assert main([*command, "--out", str(tmp_path / "run")]) == 2
+    assert "already holds a run at step-00000003" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_prompts_become_one_picture(model_folder, tmp_path, capsys):
+    out = tmp_path / "cats.png"
+    command = ["sample", "a photo of a cat", "a photo of two dogs", "--model", str(model_folder), "--out", str(out),
+               "--num-denoising-steps", "3", "--num-inference-steps", "4", "--scale", "1"]
+    assert main([*command, "--num-images-per-prompt", "3"]) == 0
+    width, height = Image.open(out).size
+    assert "6 images" in capsys.readouterr().out and 3 * 64 <= width < 4 * 64 and 2 * 64 <= height < 3 * 64
+    first = out.read_bytes()
+    assert main([*command, "--num-images-per-prompt", "3"]) == 0 and out.read_bytes() == first
+    assert main([*command, "--num-images-per-prompt", "3", "--seed", "1"]) == 0 and out.read_bytes() != first
+
+
+SAMPLE = ["sample", "a photo of a cat", "--model", "MODEL", "--out", "OUT/a.png"]
+CACHE = ["cache", "OUT/new", "--num-images", "8"]
+TRAIN = ["train", "--cache", "CACHE", "--out", "OUT/run", *SHORT]
+
+
+@pytest.mark.parametrize("command, sentence", [
+    ([*SAMPLE, "--guidance-scale", "-1"], "guidance_scale must be a number from 0 to 100, got -1.0"),
+    ([*SAMPLE, "--guidance-schedule", "cubic"], "guidance_schedule must be one of constant, linear, got 'cubic'"),
+    ([*SAMPLE, "--temperature", "nan"], "temperature must be a number from 0 to 10, got nan"),
+    ([*SAMPLE, "--num-inference-steps", "17"], "from 1 to the number of tokens 16, got 17"),
+    ([*SAMPLE, "--num-denoising-steps", "0"], "num_denoising_steps must be a whole number from 1 to 1000, got 0"),
+    ([*SAMPLE, "--num-images-per-prompt", "0"], "num_images_per_prompt must be a whole number at least 1, got 0"),
+    ([*SAMPLE, "--scale", "0"], "scale must be at least 1, got 0"),
+    ([*SAMPLE, "--threads", "-1"], "threads must be at least 0, got -1"),
+    ([*SAMPLE, "--model", "no-such-model"], "'no-such-model' is neither a folder with a pipeline.json nor a shipped"),
+    ([*SAMPLE, "--out", "OUT/missing/a.png"], "No such file or directory"),
+    ([*SAMPLE, "--out", "OUT"], "unknown file extension"),
+    ([*SAMPLE, "--out", "OUT/a.picture"], "unknown file extension: .picture"),
+    ([*CACHE, "--image-size", "65"], "image_size is 65; allowed are 64, 80"),
+    ([*CACHE, "--num-images", "0"], "size is 0; allowed are whole numbers from 1"),
+    ([*CACHE, "--batch-size", "0"], "batch_size must be a whole number at least 1, got 0"),
+    ([*CACHE, "--tokenizers", "scenes-jpeg"], "The tokenizer 'scenes-jpeg' cannot be loaded"),
+    ([*TRAIN, "--order", "spiral"], "order must be one of raster, random, got 'spiral'"),
+    ([*TRAIN, "--head", "gauss"], "head must be one of softmax, diffusion, flow, got 'gauss'"),
+    ([*TRAIN, "--preset", "huge"], "size must be one of nano, micro, mini"),
+    ([*TRAIN, "--steps", "0"], "steps must be a whole number at least 1, got 0"),
+    ([*TRAIN, "--lr", "0"], "lr must be a positive finite number, got 0.0"),
+    ([*TRAIN, "--precision", "fp16"], "precision must be one of float32, bf16, got 'fp16'"),
+    ([*TRAIN, "--tokenizer", "other"], "this cache holds tokens of scenes-vae, scenes-vq, got 'other'"),
+    ([*TRAIN, "--tokenizer", "scenes-vq"], "head 'diffusion' needs continuous tokens, those of scenes-vq are discrete"),
+    ([*TRAIN, "--out", "CACHE/manifest.json"], "File exists"),
+    ([*TRAIN, "--cache", "OUT/none"], "holds no token cache; `fluidlab cache` makes one"),
+    ([*TRAIN, "--validation", "OUT/none"], "holds no token cache"),
+])
+def test_a_mistake_is_one_sentence_and_exit_code_2(command, sentence, cache, model_folder, tmp_path, capsys):
+    places = {"MODEL": str(model_folder), "CACHE": str(cache), "OUT": str(tmp_path)}
+    for name, place in places.items():
+        command = [re.sub(rf"\b{name}\b", lambda _, place=place: place, word) for word in command]
+    assert main(command) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1].startswith(f"fluidlab {command[0]}: ") and sentence in said[-1]
+    assert not [line for line in said if "Traceback" in line]
+    assert not (tmp_path / "run").exists() and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", [["draw"], [], ["train"], ["sample"], ["sample", "a cat", "--seed", "one"]])
+def test_a_line_that_cannot_be_read_is_exit_code_2_with_the_usage(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("usage: fluidlab")
+
+
+def test_python_m_fluidlab_is_fluidlab():
+    """The help needs no model: it lists each command with its sentence."""
+    result = subprocess.run([sys.executable, "-m", "fluidlab", "--help"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and result.stderr == ""
+    for name in ("doctor", "fit", "cache", "train", "sample"):
+        assert re.search(rf"^ +{name} +[A-Z]", result.stdout, flags=re.M), name
+
+
+@pytest.mark.parametrize("name", ["doctor", "fit", "cache", "train", "sample"])
+def test_each_command_has_a_help_with_its_defaults(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and f"usage: fluidlab {name}" in said and len(said.splitlines()) > 4
