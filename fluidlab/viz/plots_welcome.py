@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
+from fluidlab.config import TOKEN_KINDS
 from fluidlab.model.orders import ORDERS
 from fluidlab.viz.show import VARIANT_COLORS, to_array
 
 SIDE = 4                                                # tokens a side of a 64-pixel scene
+NICKNAMES = {"random-diffusion": "  =  Fluid"}
 STEPS = {"raster": None, "random": 6}                   # raster has one step a token; 6 make the growing chunks visible
 ORDER_TEXT = {"raster": "raster order: one token after the other,\nas a text is read",
               "random": "random order: any token next,\nmore of them in each step"}
@@ -61,23 +63,28 @@ def _variant(axis, order, head, seed):
     rng = np.random.default_rng(seed)
     for (row, column), step in np.ndenumerate(steps):
         axis.text(column + 0.07, row + 0.09, str(step), va="top", fontsize=10, color="#444444")
-        _token(axis, column, row, head, rng, color)
+        TOKEN_PICTURES[TOKEN_KINDS[head]](axis, column, row, rng, color)
     axis.set(xlim=(0, SIDE), ylim=(SIDE, 0), xticks=range(SIDE + 1), yticks=range(SIDE + 1), xticklabels=[],
              yticklabels=[])
     axis.grid(True, color="white", alpha=1.0, linewidth=2)
     axis.tick_params(length=0)
     axis.spines[:].set(visible=True, color=color, linewidth=3)
-    fluid = "  =  Fluid" if (order, head) == ("random", "diffusion") else ""
-    axis.set_title(f"{order}-{head}{fluid}", color=color, fontsize=16, fontweight="bold")
+    name = f"{order}-{head}"
+    axis.set_title(name + NICKNAMES.get(name, ""), color=color, fontsize=16, fontweight="bold")
 
 
-def _token(axis, x, y, head, rng, color):
-    """What stands at one position: the number of a code, or sixteen numbers as bars."""
-    if head == "softmax":
-        axis.text(x + 0.5, y + 0.6, str(rng.integers(4096)), ha="center", va="center", fontsize=13, color="black")
-        return
+def _code(axis, x, y, rng, color):
+    """A discrete token: the number of a code."""
+    axis.text(x + 0.5, y + 0.6, str(rng.integers(4096)), ha="center", va="center", fontsize=13, color="black")
+
+
+def _numbers(axis, x, y, rng, color):
+    """A continuous token: sixteen numbers as bars."""
     values = rng.normal(size=16).clip(-2, 2)
     axis.bar(x + 0.14 + np.arange(16) * 0.048, -0.13 * values, width=0.04, bottom=y + 0.62, color=color)
+
+
+TOKEN_PICTURES = {"discrete": _code, "continuous": _numbers}
 
 
 def scene_boxes(scenes: list[dict]):
