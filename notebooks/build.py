@@ -172,6 +172,9 @@ def main(arguments=None):
     except ValueError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the notebooks that had finished are in build/", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
