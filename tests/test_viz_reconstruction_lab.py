@@ -158,7 +158,7 @@ def test_every_plot_becomes_a_picture():
                changed_pixels(images[0], one, token=3, columns=2), code_usage(torch.tensor([5, 0, 1, 90])),
                rate_curve([1, 2, 4], [10.0, 12.0, 13.0], {"discrete": (2, 11.0)}, ceiling=14.0),
                response([0, 128, 255], {"continuous": torch.tensor([1.0, 128.0, 250.0])})]
-    assert all("data:image/png" in figure_html(figure, alt="a plot") for figure in figures)
+    assert all("data:image/" in figure_html(figure, alt="a plot") for figure in figures)
 
 
 def test_strip_is_one_column_a_colour():

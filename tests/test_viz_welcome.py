@@ -57,7 +57,7 @@ def test_prompt_variant_and_seed_change_the_picture(box):
 
 def test_unknown_words_are_told_below_the_picture(box):
     shown = press(box, prompt="a zebroid")
-    assert "data:image/png" in shown and "&#x27;zebroid&#x27; &lt;here&gt;" in shown
+    assert "data:image/" in shown and "&#x27;zebroid&#x27; &lt;here&gt;" in shown
 
 
 def test_a_mistake_stands_in_place_of_the_picture(box):
@@ -85,4 +85,4 @@ def test_the_orders_are_drawn_as_they_are_walked():
 def test_both_figures_become_pictures():
     scenes = EmojiScenes("train")
     for figure in (two_by_two(), scene_boxes([scenes[0], scenes[1]])):
-        assert "data:image/png" in figure_html(figure, alt="a figure")
+        assert "data:image/" in figure_html(figure, alt="a figure")
