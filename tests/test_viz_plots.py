@@ -71,6 +71,8 @@ def test_a_sheet_puts_every_picture_under_its_column_and_beside_its_row():
         y, x = 24 + (i // 3) * 38, left + (i % 3) * 38
         assert (sheet[y:y + 32, x:x + 32] == value).all()
     assert (sheet[:24, left:] < 128).any() and (sheet[24:, :left] < 128).any()
+    longer = contact_sheet(images, ["first", "second\nrow"], ["a", "words that must be broken", "c"], scale=4)
+    assert longer.width == sheet.shape[1] and longer.height > sheet.shape[0]
     with pytest.raises(ValueError, match="6 images for 2 rows x 2 columns"):
         contact_sheet(images, ["1", "2"], ["a", "b"])
 

@@ -21,6 +21,7 @@ from fluidlab.viz.show import figure_html, image_grid, variant_style
 
 UNITS = {"discrete": "cross-entropy (nats)", "continuous": "squared error"}
 PART_COLORS = {"aligner": "#56B4E9", "order": "#000000", "head": "#E69F00", "backbone": "#999999"}
+GAP, LINE = 6, 17                       # pixels between pictures, and of a line of a label
 GREY = 0.55                             # of a token that is still unknown, in [-1, 1]; no pale background is as dark
 Curves = dict[str, tuple[list[float], list[float]]]                      # variant -> (steps, losses)
 
@@ -141,7 +142,8 @@ def contact_sheet(images, row_labels: list[str], column_labels: list[str], scale
 
     Args:
         images: row by row, anything that `image_grid` takes.
-        row_labels, column_labels: one for each; a row's label may have several lines.
+        row_labels, column_labels: one for each. A column's label is broken between words to fit its column; a row's
+            is broken where it says so.
 
     Raises:
         ValueError: another number of images than rows x columns.
@@ -150,17 +152,32 @@ def contact_sheet(images, row_labels: list[str], column_labels: list[str], scale
     if len(images) != rows * columns:
         raise ValueError(f"The sheet was given {len(images)} images for {rows} rows x {columns} columns.")
     grid, font = image_grid(images, columns=columns, scale=scale), ImageFont.load_default(14)
-    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    left = 10 + max(int(ruler.multiline_textbbox((0, 0), label, font=font)[2]) for label in row_labels)
-    sheet = Image.new("RGB", (left + grid.width, 24 + grid.height), "white")
-    sheet.paste(grid, (left, 24))
+    step_x, step_y = (grid.width + GAP) / columns, (grid.height + GAP) / rows
+    broken = [_break(label, step_x - GAP, font) for label in column_labels]
+    top = 7 + LINE * max(len(lines) for lines in broken)
+    left = 10 + max(int(font.getlength(line)) for label in row_labels for line in label.split("\n"))
+    sheet = Image.new("RGB", (left + grid.width, top + grid.height), "white")
+    sheet.paste(grid, (left, top))
     draw = ImageDraw.Draw(sheet)
-    step_x, step_y = (grid.width + 6) / columns, (grid.height + 6) / rows
-    for i, label in enumerate(column_labels):
-        draw.text((left + (i + 0.5) * step_x - 3, 12), label, fill="black", font=font, anchor="mm")
+    for i, lines in enumerate(broken):
+        x, y = left + (i + 0.5) * step_x - GAP / 2, top - 4 - LINE * len(lines)
+        for k, line in enumerate(lines):
+            draw.text((x, y + (k + 0.5) * LINE), line, fill="black", font=font, anchor="mm")
     for i, label in enumerate(row_labels):
-        draw.multiline_text((0, 24 + (i + 0.5) * step_y - 3), label, fill="black", font=font, anchor="lm")
+        draw.multiline_text((0, top + (i + 0.5) * step_y - GAP / 2), label, fill="black", font=font, anchor="lm")
     return sheet
+
+
+def _break(text: str, width: float, font) -> list[str]:
+    """Lines of whole words, each as long as fits; a single word that does not fit stays whole."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def hide_unknown(pixels: Tensor, unknown: Tensor, patch_size: int = 16) -> Tensor:

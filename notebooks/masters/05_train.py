@@ -88,9 +88,9 @@ show(image_grid(images), alt="Eight scenes with one object each: " + "; ".join(c
 
 # %% [markdown]
 # ## The cache: nothing is encoded twice
-# Training reads each picture many times. Tokenizer and text encoder are frozen, so their answers never change: they are
-# computed once and kept. The paper's text encoder has 4.7 billion parameters, so at that scale this is no detail: by our
-# arithmetic (derived, not measured) caching its answers makes training 3.4 times faster at 369M parameters.
+# Training reads each picture many times. Tokenizer and text encoder are frozen, so their answers never change: they
+# are computed once and kept. The paper's text encoder has 4.7 billion parameters, so at that scale this is no detail:
+# by our arithmetic (derived, not measured) caching its answers makes training 3.4 times faster at 369M parameters.
 #
 # One cache can hold the tokens of both tokenizers, so all four variants see the same pictures in the same order.
 
@@ -151,13 +151,13 @@ show(part_bars({name: m.count_parameters() for name, m in models.items()}),
 
 # %% [markdown]
 # The table of codes is part of the softmax head: one row per code, used twice (once to embed, once to score). At toy
-# size that table is most of the model. So "the same size" needs a definition: the same backbone, or the same total? The
-# course keeps the backbone the same, and prints both.
+# size that table is most of the model. So "the same size" needs a definition: the same backbone, or the same total?
+# The course keeps the backbone the same, and prints both.
 #
 # ## The first loss is known
 # An untrained softmax head scores all $V$ codes alike, so each has probability $1/V$ and the loss is $\log V$. An
-# untrained diffusion head outputs exactly zero (its last layer starts at zero), so its squared error is the mean square
-# of the noise that it should have predicted, which is 1. Compare with what you wrote down.
+# untrained diffusion head outputs exactly zero (its last layer starts at zero), so its squared error is the mean
+# square of the noise that it should have predicted, which is 1. Compare with what you wrote down.
 
 # %%
 FIRST = {"softmax": math.log(tokenizers["scenes-vq"].codebook_size), "diffusion": 1.0}
@@ -213,8 +213,9 @@ assert by_hand == by_trainer
 # Two things are hidden from the model on purpose.
 #
 # **Tokens.** Random order hides a share $r = \cos(\pi u / 2)$ of the tokens, with $u$ uniform: mostly many, sometimes
-# few, $2/\pi \approx 0.64$ on average (derived), a little more once it is rounded up to whole tokens. That this is what
-# the paper does is not confirmed. Raster order hides by causality instead: all 16 tokens are targets in every step.
+# few, $2/\pi \approx 0.64$ on average (derived), a little more once it is rounded up to whole tokens. That this is
+# what the paper does is not confirmed. Raster order hides by causality instead: all 16 tokens are targets in every
+# step.
 #
 # **Text.** One caption in ten is replaced by "no text". Without this the model would have nothing to say when asked
 # what a picture looks like *without* a prompt, and guidance (notebook 06) needs exactly that.
@@ -236,9 +237,10 @@ show(figure, alt=f"Histogram of hidden tokens per image, rising towards 16, mean
 # The rate climbs for a tenth of the run, then falls along a cosine. The climb matters because AdamW divides by a
 # running size of the gradient that it does not know yet.
 #
-# The running mean (EMA) of the weights is what gets validated, drawn with and shipped. A decay of 0.9999 averages over
-# about 10,000 steps, so at the start the mean would be little more than the random initialisation. Hence the warm-up:
-# decay $\min(d, \frac{1+n}{10+n})$ at update $n$. The right panel shows how much of the initial weights is left.
+# The running mean (EMA) of the weights is what gets validated, drawn with and shipped. A decay of 0.9999 averages
+# over about 10,000 steps, so at the start the mean would be little more than the random initialisation. Hence the
+# warm-up: decay $\min(d, \frac{1+n}{10+n})$ at update $n$. The right panel shows how much of the random start is left
+# at 0.9999.
 
 # %%
 def left_of_start(decay, warm, updates):
@@ -254,14 +256,14 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
 left.plot([learning_rate(recipe, n) for n in range(steps)], color="black")
 left.plot([learning_rate(recipe.replace(schedule="constant"), n) for n in range(steps)], color="grey", linestyle=":")
 left.set(xlabel="step", title="learning rate", ylim=(0, None))
-for decay, warm, line in ((0.99, True, "-"), (0.9999, True, "--"), (0.9999, False, ":")):
-    right.plot(range(1, 1001), left_of_start(decay, warm, 1000), linestyle=line, color="black",
-               label=f"{decay}{'' if warm else ', no warm-up'}")
-right.set(xlabel="update", xscale="log", title="initial weights left in the mean")
+for warm, line in ((True, "-"), (False, ":")):
+    right.plot(range(1, 1001), left_of_start(0.9999, warm, 1000), linestyle=line, color="black",
+               label="with warm-up" if warm else "without")
+right.set(xlabel="update", xscale="log", title="random start left in the mean")
 right.legend()
 cold = left_of_start(0.9999, False, 1000)[-1]
-show(figure, alt="Left: rate with warm-up and cosine, and constant after warm-up. Right: share of the initial weights in "
-     f"the running mean; without warm-up {cold:.2f} is left after 1,000 updates.",
+show(figure, alt="Left: rate with warm-up and cosine, and constant after warm-up. Right: share of the initial weights "
+     f"in the running mean; without warm-up {cold:.2f} is left after 1,000 updates.",
      caption=f"Without warm-up {cold:.0%} of the random start is still in the mean after 1,000 updates.")
 
 # %% [markdown]
@@ -287,13 +289,13 @@ def overfit(order, head):
 
 memorised = {f"{order}-{head}": overfit(order, head) for order, head in VARIANTS}
 left = ", ".join(f"{name} {losses[-1] / losses[0]:.1%}" for name, (_, losses) in memorised.items())
-show(loss_panels(memorised, first=FIRST), alt=f"Losses on one frozen batch of eight pictures fall. What is left: {left}.",
+show(loss_panels(memorised, first=FIRST), alt=f"Losses on one frozen batch of eight pictures. What is left: {left}.",
      caption=f"Left of the first loss: {left}.")
 
 # %% [markdown]
 # ## Now train all four
-# The real thing: fresh batches, fresh masks and noise in each step. The curves below grow while you watch. Each variant
-# gets the same pictures in the same order, the same number of steps and the same recipe.
+# The real thing: fresh batches, fresh masks and noise in each step. The curves below grow while you watch. Each
+# variant gets the same pictures in the same order, the same number of steps and the same recipe.
 #
 # Two extra things are noted on the way, because we want to look at them afterwards: the size of the gradient before
 # clipping, and a second running mean *without* warm-up.
@@ -363,8 +365,8 @@ figure, axis = plt.subplots(figsize=(8, 3.2))
 for name, values in norms.items():
     axis.plot(smooth(values, 10), **{**variant_style(*name.split("-")), "marker": None})
 axis.axhline(recipe.clip, color="black", linestyle=":", label="clip")
-axis.set(yscale="log", xlabel="step", ylabel="gradient norm")
-axis.legend(ncols=3, fontsize=9)
+axis.set(xlabel="step", ylabel="gradient norm", ylim=(0, None))
+axis.legend(ncols=3, fontsize=10)
 clipped = ", ".join(f"{n} {sum(v > recipe.clip for v in values) / len(values):.0%}" for n, values in norms.items())
 show(figure, alt=f"Gradient norms of the four variants over the steps. Shortened: {clipped} of the steps.",
      caption=f"Steps in which the gradient was shortened: {clipped}.")
@@ -387,14 +389,14 @@ for order, head in VARIANTS:
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
-# The mean without warm-up is hardly trained: most of it is still the random start. The warmed mean and the raw weights
-# are close here, because the learning rate has already fallen to nearly nothing and the last weights are quiet. In a run
-# with a constant rate, or when it is stopped in the middle, the mean is usually the better one.
+# The mean without warm-up is hardly trained: most of it is still the random start. The warmed mean and the raw
+# weights are close here, because the learning rate has already fallen to nearly nothing and the last weights are
+# quiet. In a run with a constant rate, or when it is stopped in the middle, the mean is usually the better one.
 #
 # ## Stop and resume
-# Long runs get interrupted. A checkpoint holds weights, running mean and AdamW's two moments; batch order and noise need
-# no state, since those of step $n$ depend on the seed and $n$ only. So a run that was stopped must give the *same losses
-# to the last digit* as one that was not. Below, Ctrl-C is pressed after step 6 of 12.
+# Long runs get interrupted. A checkpoint holds weights, running mean and AdamW's two moments; batch order and noise
+# need no state, since those of step $n$ depend on the seed and $n$ only. So a run that was stopped must give the
+# *same losses to the last digit* as one that was not. Below, Ctrl-C is pressed after step 6 of 12.
 
 # %%
 short_recipe = recipe.replace(steps=12, warmup_steps=4)
@@ -477,8 +479,8 @@ print(f"a step on this machine: float32 {took['float32']:.3f} s, bf16 {took['bf1
 
 # %% [markdown]
 # ## The models that come with the course
-# The same code, the `mini` preset, all classes and colours, and many more images. Their curves lie in `data/results.csv`,
-# where each number stands beside the command that made it.
+# The same code, the `mini` preset, all classes and colours, and many more images. Their curves lie in
+# `data/results.csv`, where each number stands beside the command that made it.
 
 # %%
 curves = result_curves("train_loss", preset="mini")
@@ -513,9 +515,9 @@ show(contact_sheet(pixels, [name.replace("-", "\n") for name in pipes],
 
 # %% [markdown]
 # ## May raster and random be compared by their loss?
-# Both count the same unit now, say squared error. Still no: **they answer different questions.** Raster order predicts
-# every token from all tokens before it. Random order predicts the hidden tokens from those that happen to be known. The
-# average loss mixes easy and hard questions in different shares.
+# Both count the same unit now, say squared error. Still no: **they answer different questions.** Raster order
+# predicts every token from all tokens before it. Random order predicts the hidden tokens from those that happen to be
+# known. The average loss mixes easy and hard questions in different shares.
 #
 # The figure takes the average apart: the loss of a token when $k$ others are known. Before you look: should the curves
 # rise or fall? At which $k$ should the two orders agree?
@@ -546,14 +548,14 @@ for name, pipe in pipes.items():
 show(loss_panels(by_known, xlabel="tokens that are known"),
      alt="Loss of the shipped models against the number of known tokens: "
          + "; ".join(f"{n} from {v[0]:.2f} at {k[0]} to {v[-1]:.2f} at {k[-1]}" for n, (k, v) in by_known.items()),
-     caption="Random order is trained on all of these questions. The mean over them depends on how often each is asked.")
+     caption="Random order is trained on all of these questions. Its mean depends on how often each is asked.")
 
 # %% [markdown]
 # With nothing known, both orders have only the text, and the corner where raster starts is mostly background: an easy
-# question. Later in the row raster meets the objects. Random order asks about all places at any $k$. So neither curve is
-# a verdict on the other, not even point by point. A fair comparison needs a judge that looks at finished pictures; this
-# is why the paper reports FID and GenEval beside validation loss, and why it uses the loss for one thing only: how it
-# falls *within* a variant as the model grows.
+# question. Later in the row raster meets the objects. Random order asks about all places at any $k$. So neither curve
+# is a verdict on the other, not even point by point. A fair comparison needs a judge that looks at finished pictures;
+# this is why the paper reports FID and GenEval beside validation loss, and why it uses the loss for one thing only:
+# how it falls *within* a variant as the model grows.
 #
 # ## Try it
 # - Set `size = "micro"` and `steps = 1500`, and go for a coffee. Which variant gains most in its pictures?
@@ -580,8 +582,8 @@ workspace.cleanup()
 #
 # <details><summary>Answers</summary>
 #
-# 1. The friend: $\log 8192 \approx 9.01$ is what a model that knows nothing must have. 4.2 before training means that it
-#    sees its own targets, or that fewer codes are scored than it thinks.
+# 1. The friend: $\log 8192 \approx 9.01$ is what a model that knows nothing must have. 4.2 before training means that
+#    it sees its own targets, or that fewer codes are scored than it thinks.
 # 2. Nobody can say: nats and squared error are different units.
 # 3. With decay 0.9999 the random start keeps a weight of $0.9999^n$, which is 90 % after 1,000 updates. Pictures drawn
 #    with it look like those of an untrained model.
@@ -590,8 +592,9 @@ workspace.cleanup()
 # </details>
 #
 # ## References
-# - Fan et al., *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*, arXiv 2410.13863.
-# - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838: the diffusion loss.
+# - Fan et al., *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
+#   arXiv 2410.13863.
+# - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838: diffusion loss.
 # - Loshchilov and Hutter, *Decoupled Weight Decay Regularization* (AdamW), arXiv 1711.05101.
 # - Chang et al., *MaskGIT*, arXiv 2202.04200: masked prediction with a cosine schedule.
 # - Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598: why captions are dropped.

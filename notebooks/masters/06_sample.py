@@ -21,12 +21,12 @@
 
 # %% [markdown]
 # ## The model does not draw
-# A trained model answers one question: given a text and some known tokens, what could this unknown token be? Nothing in
-# that is a picture yet. Drawing is a loop around the question, and the loop has choices that training never fixed: in
-# how many steps, how obedient to the text, how daring.
+# A trained model answers one question: given a text and some known tokens, what could this unknown token be? Nothing
+# in that is a picture yet. Drawing is a loop around the question, and the loop has choices that training never fixed:
+# in how many steps, how obedient to the text, how daring.
 #
-# Guess before you read on: what do you expect from a guidance scale of 0? From a temperature of 0? And how much worse is
-# a picture that is drawn in one single step?
+# Guess before you read on: what do you expect from a guidance scale of 0? From a temperature of 0? And how much worse
+# is a picture that is drawn in one single step?
 
 # %% tags=["parameters"]
 num_prompts = 24                       # prompts behind every measured point
@@ -49,6 +49,7 @@ from IPython.display import Markdown, display
 
 import fluidlab as fl
 from fluidlab.data.atlas import COLORS
+from fluidlab.data.grammar import with_article
 from fluidlab.data.scenes import prompts
 from fluidlab.viz.plots import contact_sheet, hide_unknown, markdown_table
 from fluidlab.viz.show import image_grid, show, variant_style
@@ -147,9 +148,9 @@ for name, options in (("raster-diffusion", {}), ("random-diffusion", {"num_infer
 # places single tokens all over the picture and fills in between them.
 #
 # ## A measure, before any opinion
-# Pictures persuade too easily, and a row of four proves nothing. So here is one thing that can be counted: prompts such
-# as "a photo of a purple cat" name a colour. Take the saturated pixels of the picture (the backgrounds are pale, so
-# these are the object), and count the share whose nearest of the eight paints is the one asked for.
+# Pictures persuade too easily, and a row of four proves nothing. So here is one thing that can be counted: prompts
+# such as "a photo of a purple cat" name a colour. Take the saturated pixels of the picture (the backgrounds are pale,
+# so these are the object), and count the share whose nearest of the eight paints is the one asked for.
 #
 # It is a crude measure. It knows nothing of shape: a purple blob scores as well as a purple cat. Eyes, wheels and
 # outlines keep their own colours, so not even a true scene reaches 1. How far does it carry? Ask it about real scenes,
@@ -187,14 +188,14 @@ print(f"real scenes, right colours: {ceiling:.2f}      colours of another scene:
 # These two numbers are the ceiling and the floor of the measure. They appear as dotted lines below.
 #
 # ## Guidance
-# The model is asked twice, with the text and without. Guidance goes from the answer without ("null") to the answer with
-# ("text"), and further:
+# The model is asked twice, with the text and without. Guidance goes from the answer without ("null") to the answer
+# with ("text"), and further:
 #
 # $$\text{guided} = \text{null} + s \cdot (\text{text} - \text{null})$$
 #
-# With $s = 0$ the text is ignored, with $s = 1$ the model is taken at its word, with $s > 1$ whatever the text adds is
-# exaggerated. What is guided depends on the head: logits for softmax, predicted noise for diffusion. Each point below is
-# the mean over the same prompts.
+# With $s = 0$ the text is ignored, with $s = 1$ the model is taken at its word, with $s > 1$ whatever the text adds
+# is exaggerated. What is guided depends on the head: logits for softmax, predicted noise for diffusion. Each point
+# below is the mean over the same prompts.
 
 # %%
 def measured(name, **options):
@@ -226,8 +227,8 @@ show(figure, alt=f"Share of the asked colour against the guidance scale. {said}.
 # the likeliest code, always. A diffusion head scales the noise that is injected during denoising; the noise that it
 # *starts* from is not scaled. So what happens at temperature 0 differs.
 #
-# Below, raster order with four seeds. Raster has no random order to choose, so everything that differs between the seeds
-# comes from the head. Which row will hold four equal pictures?
+# Below, raster order with four seeds. Raster has no random order to choose, so everything that differs between the
+# seeds comes from the head. Which row will hold four equal pictures?
 
 # %%
 def spread(pixels):
@@ -250,8 +251,8 @@ show(contact_sheet(four, labels, [f"seed {seed + i}" for i in range(4)], scale=2
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
-# Both dials at once. One prompt, one seed: whatever changes is the dials' doing. The paper tunes both per metric, because
-# no setting is best for everything: high guidance with low temperature is obedient and monotonous.
+# Both dials at once. One prompt, one seed: whatever changes is the dials' doing. The paper tunes both per metric,
+# because no setting is best for everything: high guidance with low temperature is obedient and monotonous.
 
 # %%
 show(dial_sheet(pipes["random-diffusion"], "a photo of a yellow umbrella", guidance_scales, temperatures, seed=seed,
@@ -262,8 +263,8 @@ show(dial_sheet(pipes["random-diffusion"], "a photo of a yellow umbrella", guida
 
 # %% [markdown]
 # ## The studio
-# Now you. Type a prompt of the training grammar ("a photo of ...", "three red apples", "a cat left of a dog"), move the
-# dials, change the variant. Each answer is four pictures of neighbouring seeds. What to try:
+# Now you. Type a prompt of the training grammar ("a photo of ...", "three red apples", "a cat left of a dog"), move
+# the dials, change the variant. Each answer is four pictures of neighbouring seeds. What to try:
 # - the same prompt and seed with each of the four variants,
 # - guidance 0: four pictures of anything,
 # - raster order with 4 steps over the sequence: read the sentence that appears,
@@ -275,9 +276,9 @@ display(studio.widget)
 
 # %% [markdown]
 # ## Guidance that grows
-# Early tokens decide the layout while almost nothing is known; pushing them hard costs variety. MAR therefore lets the
-# scale grow linearly, from 1 with nothing known up to $s$ at the end. Whether Fluid does the same is not confirmed. Look
-# at variety (the difference between seeds) beside obedience (the colour share):
+# Early tokens decide the layout while almost nothing is known; pushing them hard costs variety. MAR therefore lets
+# the scale grow linearly, from 1 with nothing known up to $s$ at the end. Whether Fluid does the same is not
+# confirmed. Look at variety (the difference between seeds) beside obedience (the colour share):
 
 # %%
 rows, strips = [], []
@@ -295,9 +296,9 @@ display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
 # ## How many steps over the sequence?
-# Random order may draw all 16 tokens in one step. What is lost? Tokens of one step do not see each other: the left half
-# of a cat does not know where the right half is going to be. With one token per step everyone sees all before. The
-# colour survives a single step better than the shape does, since every token can read the colour in the text.
+# Random order may draw all 16 tokens in one step. What is lost? Tokens of one step do not see each other: the left
+# half of a cat does not know where the right half is going to be. With one token per step everyone sees all before.
+# The colour survives a single step better than the shape does, since every token can read the colour in the text.
 
 # %%
 stepped = {name: [measured(name, num_inference_steps=n) for n in step_counts]
@@ -356,13 +357,13 @@ show(contact_sheet(sheet, [p.removeprefix("a photo of ") for p in few], [f"{n}" 
 
 # %% [markdown]
 # ## The cache that only raster order can have
-# With causal attention, what the model computed for token 3 does not change when token 7 arrives. So keys and values are
-# kept, and each step reads *one* new token instead of the whole sequence. In random order attention is bidirectional:
-# each new token changes what all others see, and nothing can be kept.
+# With causal attention, what the model computed for token 3 does not change when token 7 arrives. So keys and values
+# are kept, and each step reads *one* new token instead of the whole sequence. In random order attention is
+# bidirectional: each new token changes what all others see, and nothing can be kept.
 #
-# Same tokens, less work. With $N$ tokens a sampler that reads the whole sequence in every step pushes $N \cdot N$ tokens
-# through the backbone, one with a cache $N$ (derived): 16 times fewer at 16 tokens, 256 times fewer at 256. The clock
-# is less impressed, because a step that reads one token still pays for every layer's call.
+# Same tokens, less work. With $N$ tokens a sampler that reads the whole sequence in every step pushes $N \cdot N$
+# tokens through the backbone, one with a cache $N$ (derived): 16 times fewer at 16 tokens, 256 times fewer at 256.
+# The clock is less impressed, because a step that reads one token still pays for every layer's call.
 
 # %%
 def best_seconds(call):
@@ -378,10 +379,12 @@ rows = []
 for name in ("raster-softmax", "raster-diffusion"):
     pipe = pipes[name]
     features, mask = pipe.text_encoder(["a photo of a cat"])
-    run = {cache: (lambda cache=cache, pipe=pipe: fl.generate(
-        pipe.model, features, mask, generator=streams(seed), use_cache=cache, **STEPS)) for cache in (False, True)}
-    same = float((run[False]().float() - run[True]().float()).abs().max())
-    without, with_cache = (best_seconds(run[cache]) for cache in (False, True))
+
+    def run(cache, model=pipe.model, features=features, mask=mask):
+        return fl.generate(model, features, mask, generator=streams(seed), use_cache=cache, **STEPS)
+
+    same = float((run(False).float() - run(True).float()).abs().max())
+    without, with_cache = (best_seconds(lambda cache=cache, run=run: run(cache)) for cache in (False, True))
     rows.append({"variant": name, "tokens": 16, "s without cache": without, "s with cache": with_cache,
                  "times faster": without / with_cache, "largest difference": same})
 display(Markdown(markdown_table(rows)))
@@ -404,9 +407,7 @@ figure, axis = plt.subplots(figsize=(8, 3.2))
 for cache, line in ((False, "--"), (True, "-")):
     axis.plot(cache_lengths, timings[cache], line, marker="o", color=variant_style("raster", "softmax")["color"],
               label="with cache" if cache else "without")
-axis.set(xscale="log", yscale="log", xlabel="tokens", ylabel="seconds per image", xticks=cache_lengths,
-         xticklabels=cache_lengths)
-axis.minorticks_off()
+axis.set(xlabel="tokens", ylabel="seconds per image", xticks=cache_lengths, ylim=(0, None))
 axis.legend()
 ratio = [a / b for a, b in zip(timings[False], timings[True], strict=True)]
 show(figure, alt="Seconds per image against tokens, without and with cache; times faster: "
@@ -416,8 +417,8 @@ show(figure, alt="Seconds per image against tokens, without and with cache; time
 
 # %% [markdown]
 # ## The same seed, the same picture
-# Each image has its own stream of randomness. So an image does not depend on who else is in the batch, nor on its place.
-# That sounds like a detail until you want to reproduce the one good picture out of a batch of forty.
+# Each image has its own stream of randomness. So an image does not depend on who else is in the batch, nor on its
+# place. That sounds like a detail until you want to reproduce the one good picture out of a batch of forty.
 
 # %%
 pipe = pipes["random-diffusion"]
@@ -428,12 +429,12 @@ gap = float((together.tokens[1] - alone.tokens[0]).abs().max())
 show(image_grid([together.pixels[1], alone.pixels[0], other.pixels[0]],
                 titles=["seed 12, in a batch", "seed 12, alone", "seed 13"], scale=3),
      alt="A red apple drawn with seed 12 within a batch and alone, which look the same, and with seed 13.",
-     caption=f"Largest difference between the tokens of the first two: {gap:.0e}, which is rounding.")
+     caption=f"Largest difference between the tokens of the first two: {gap:.0e}. Nothing but rounding.")
 
 # %% [markdown]
 # ## What a picture costs here
-# Per image, alone and in a batch of 16. Your numbers will differ with your processor and with what else it is doing; the
-# order of the rows mostly will not. Remember that at toy size the calls cost more than the arithmetic.
+# Per image, alone and in a batch of 16. Your numbers will differ with your processor and with what else it is doing;
+# the order of the rows mostly will not. Remember that at toy size the calls cost more than the arithmetic.
 
 # %%
 rows = []
@@ -452,13 +453,14 @@ display(Markdown(markdown_table(rows)))
 
 # %%
 edit_scenes = fl.EmojiScenes(split="validation", seed=seed, skills=("position",))
-index = next(i for i in range(500) if edit_scenes.plan(i).relation == "left of" and edit_scenes.plan(i).cells[0][1] == 32)
+plans = ((i, edit_scenes.plan(i)) for i in range(500))
+index = next(i for i, plan in plans if plan.relation == "left of" and plan.cells[0][1] == 32)   # side by side, below
 scene = edit_scenes[index]
 image = scene["image"].float() / 127.5 - 1                                                # (3, 64, 64)
 left_thing = scene["objects"][0]["class"]
 pixel_mask = torch.zeros(64, 64, dtype=torch.bool)
 pixel_mask[32:, 32:] = True                                                               # lower right: the other one
-request = f"a photo of a {left_thing} left of an apple"
+request = f"a photo of {with_article(left_thing)} left of an apple"
 unknown = fl.token_mask(pixel_mask, ring=1)[None]
 
 rows = [image, hide_unknown(image[None], fl.token_mask(pixel_mask, ring=0)[None])[0],
@@ -479,8 +481,8 @@ print(f"largest change of a pixel outside the mask: {kept}")
 # the hole. In the example above the hole is at the end, which is the kindest case for it.
 #
 # The unkind case: keep the lower half, draw the upper half. The background's colour is nowhere in the caption; it can
-# only be seen in the lower half, which for raster order lies in the future. So measure the two upper corners: how far is
-# the drawn background from the true one? As a yardstick, the same for the backgrounds of unrelated scenes.
+# only be seen in the lower half, which for raster order lies in the future. So measure the two upper corners: how far
+# is the drawn background from the true one? As a yardstick, the same for the backgrounds of unrelated scenes.
 
 # %%
 upper = torch.zeros(64, 64, dtype=torch.bool)
@@ -520,7 +522,7 @@ print(f"background error in levels of 255: {off}, unrelated scenes {unrelated:.1
 # %%
 output, notes = heard(lambda: pipes["random-diffusion"]("a photo of a shimmering dragon", seed=seed, **STEPS))
 print(*notes, sep="\n")
-show(output.pixels[0], alt="What random-diffusion draws for 'a photo of a shimmering dragon'.",
+show(image_grid(output.pixels, scale=3), alt="What random-diffusion draws for 'a photo of a shimmering dragon'.",
      caption="An image all the same: unknown words are ignored, or taken for something else.")
 
 # %% [markdown]
