@@ -135,7 +135,8 @@ def run_train(args) -> None:
         held_out = TokenCache(args.validation, tokenizer)
         validate = validator(held_out, min(config.validate_images, len(held_out)))
     print(f"{args.order} + {args.head}, {args.preset}: {model.count_parameters()}, {len(data)} images")
-    facts = {"preset": args.preset, "command": " ".join(["fluidlab", *sys.argv[1:]])}
+    facts = {"preset": args.preset, "command": " ".join(["fluidlab", *sys.argv[1:]]),
+             "fingerprints": data.fingerprints()}
     train(Trainer(model, data, config, validate), args.out, resume=args.resume, facts=facts)
 
 
@@ -154,11 +155,20 @@ def run_export(args) -> None:
     import torch
 
     from fluidlab.config import TrainConfig
+    from fluidlab.data.token_cache import weights_fingerprint
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.model.files import load_model, save_model, write_json
+    from fluidlab.text import load_text_encoder
+    from fluidlab.tokenizer import load_tokenizer
     model = load_model(args.trained / "model")
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
+    found = {"tokenizer": weights_fingerprint(load_tokenizer(args.tokenizer)),
+             "text_encoder": load_text_encoder(args.text_encoder).fingerprint()}
+    for part, made_with in facts.setdefault("fingerprints", found).items():
+        if found[part] != made_with:
+            raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "
+                             f"{made_with[:12]}, it has {found[part][:12]}.")
     save_model(model, args.out, dtype=torch.float16)
     write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder})
     write_json(args.out / "training.json", {**facts, "images": config.steps * config.batch_size})

@@ -10,6 +10,7 @@ from helpers import variant
 from PIL import Image
 
 from fluidlab.cli import main
+from fluidlab.data.token_cache import TokenCache
 from fluidlab.model.files import load_model
 from fluidlab.pipeline import FluidPipeline
 from fluidlab.text.encoder import load_text_encoder
@@ -77,6 +78,22 @@ def test_a_stopped_training_resumes_to_the_same_losses(cache, tmp_path, capsys, 
     assert "already holds a run at step-00000003" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "run"), "--resume"]) == 0
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+def test_a_run_becomes_a_pipeline_only_with_the_parts_it_was_trained_with(cache, tmp_path, capsys):
+    run, out, results = tmp_path / "run", tmp_path / "pipe", tmp_path / "results.csv"
+    assert main(["train", "--cache", str(cache), "--out", str(run), *SHORT]) == 0
+    assert main(["export", str(run), str(out), "--tokenizer", "scenes-vae", "--results", str(results)]) == 0
+    assert "random + diffusion, 64 images seen" in capsys.readouterr().out
+    drawn = FluidPipeline.from_pretrained(out)("a photo of a cat", seed=0, num_denoising_steps=2).images[0]
+    assert drawn.size == (64, 64)
+    facts = json.loads((out / "training.json").read_text())
+    assert facts["fingerprints"] == TokenCache(cache, "scenes-vae").fingerprints()
+    rows = results.read_text().splitlines()
+    assert rows[0].startswith("order,head,preset,params,steps,seed,metric,value") and len(rows) == 5
+    assert main(["export", str(run), str(tmp_path / "wrong"), "--tokenizer", "scenes-vq"]) == 2
+    assert "was trained with another tokenizer than scenes-vq: fingerprint " in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_prompts_become_one_picture(model_folder, tmp_path, capsys):

@@ -176,6 +176,11 @@ class TokenCache:
         facts = self.manifest["tokenizers"][self.tokenizer]
         return {"text_dim": self.text_dim, **{k: v for k, v in facts.items() if k not in ("kind", "fingerprint")}}
 
+    def fingerprints(self) -> dict[str, str]:
+        """Of the tokenizer and the text encoder that made what is read: a model belongs to these and to no others."""
+        return {"tokenizer": self.manifest["tokenizers"][self.tokenizer]["fingerprint"],
+                "text_encoder": self.manifest["text"]["fingerprint"]}
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """One image: its tokens (N, C) float16 or (N,) int32, and its text features (length, E) float16."""
         if not 0 <= index < len(self):
