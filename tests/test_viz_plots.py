@@ -56,6 +56,15 @@ def test_live_curves_refuse_an_unknown_variant_before_training():
         LiveCurves().watch("random-spiral")
 
 
+def test_a_sweep_marks_its_values_and_says_the_same_in_words():
+    curves = {"random-flow": [0.2, 0.5], "raster-flow": [0.1, 0.4]}
+    axis = plots.sweep([1, 2.5], curves, xlabel="steps", ylabel="share", log_x=True, levels=(0.9,), ylim=(0, 1)).axes[0]
+    assert [list(line.get_ydata()) for line in axis.lines] == [[0.2, 0.5], [0.1, 0.4], [0.9, 0.9]]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["1", "2.5"]
+    assert plots.in_words([1, 2.5], curves) == ("random-flow: 1 gives 0.20, 2.5 gives 0.50; "
+                                                "raster-flow: 1 gives 0.10, 2.5 gives 0.40.")
+
+
 def test_a_bar_is_as_long_as_its_parts():
     counts = {"a": {"aligner": 1_000_000, "order": 0, "head": 2_000_000, "backbone": 3_000_000, "total": 6_000_000}}
     axis = part_bars(counts).axes[0]

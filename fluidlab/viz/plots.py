@@ -115,6 +115,32 @@ class LiveCurves:
         return "Training loss against step. " + ("; ".join(said) if said else "Nothing trained yet") + "."
 
 
+def sweep(values: list[float], curves: dict[str, list[float]], *, xlabel: str, ylabel: str, log_x: bool = False,
+          levels: tuple[float, ...] = (), ylim: tuple | None = None) -> Figure:
+    """What a measure says of each variant while one setting is turned.
+
+    Args:
+        values: of the setting, marked on the axis.  curves: variant -> the measure at each value.
+        levels: heights of dotted lines, for what the measure gives at best and by chance.
+    """
+    figure, axis = plt.subplots(figsize=(8.0, 3.2))
+    for name, measured in curves.items():
+        axis.plot(values, measured, **variant_style(*name.split("-")))
+    for level in levels:
+        axis.axhline(level, color="black", linestyle=":", linewidth=1)
+    axis.set(xlabel=xlabel, ylabel=ylabel, ylim=ylim, **({"xscale": "log"} if log_x else {}))
+    axis.set_xticks(values, [f"{value:g}" for value in values])
+    axis.minorticks_off()
+    axis.legend()
+    return figure
+
+
+def in_words(values: list[float], curves: dict[str, list[float]]) -> str:
+    """The same curves as a sentence for alternative text: "random-flow: 1 gives 0.20, 2 gives 0.50."."""
+    return "; ".join(f"{name}: " + ", ".join(f"{x:g} gives {y:.2f}" for x, y in zip(values, measured, strict=True))
+                     for name, measured in curves.items()) + "."
+
+
 def part_bars(counts: dict[str, dict[str, int]]) -> Figure:
     """Parameters of each part as one stacked bar per model.
 

@@ -57,15 +57,8 @@ from IPython.display import Markdown, display
 import fluidlab as fl
 from fluidlab.evaluate.results import read_results
 from fluidlab.train.optim import EMA, learning_rate, make_optimizer
-from fluidlab.viz.plots import (
-    LiveCurves,
-    contact_sheet,
-    loss_panels,
-    markdown_table,
-    part_bars,
-    result_curves,
-    smooth,
-)
+from fluidlab.viz import plots
+from fluidlab.viz.plots import contact_sheet, loss_panels, markdown_table
 from fluidlab.viz.show import image_grid, show, variant_style
 
 VARIANTS = [("raster", "softmax"), ("raster", "diffusion"), ("random", "softmax"), ("random", "diffusion")]
@@ -144,7 +137,7 @@ def new_model(order, head):
 
 
 models = {f"{order}-{head}": new_model(order, head) for order, head in VARIANTS}
-show(part_bars({name: m.count_parameters() for name, m in models.items()}),
+show(plots.part_bars({name: m.count_parameters() for name, m in models.items()}),
      alt="Parameters by part. " + "; ".join(f"{n}: " + ", ".join(f"{p} {c:,}" for p, c in m.count_parameters().items())
                                            for n, m in models.items()),
      caption="The backbone is the same in all four. Only the head differs: a table of codes, or a small denoiser.")
@@ -301,7 +294,7 @@ show(loss_panels(memorised, first=FIRST), alt=f"Losses on one frozen batch of ei
 # clipping, and a second running mean *without* warm-up.
 
 # %%
-live = LiveCurves(draw_every, window=20, first=FIRST)
+live = plots.LiveCurves(draw_every, window=20, first=FIRST)
 display(live.widget)
 trainers, norms, cold_means, minutes = {}, {}, {}, []
 for order, head in VARIANTS:
@@ -363,7 +356,7 @@ show(contact_sheet([p for pixels in drawn.values() for p in pixels], [n.replace(
 # %%
 figure, axis = plt.subplots(figsize=(8, 3.2))
 for name, values in norms.items():
-    axis.plot(smooth(values, 10), **{**variant_style(*name.split("-")), "marker": None})
+    axis.plot(plots.smooth(values, 10), **{**variant_style(*name.split("-")), "marker": None})
 axis.axhline(recipe.clip, color="black", linestyle=":", label="clip")
 axis.set(xlabel="step", ylabel="gradient norm", ylim=(0, None))
 axis.legend(ncols=3, fontsize=10)
@@ -419,8 +412,8 @@ try:
 except KeyboardInterrupt:
     print(said.getvalue().strip().replace(str(folder), "."))
 resumed = [record.loss for record in fl.train(fresh_trainer(), folder / "run", resume=True, progress=False)]
-for n in range(6, 12):
-    print(f"step {n + 1:2}   uninterrupted {whole[n]!r:20}   resumed {resumed[n - 6]!r:20}")
+for n, (one, other) in enumerate(zip(whole[6:], resumed, strict=True), start=7):
+    print(f"step {n:2}   uninterrupted {one!r:20}   resumed {other!r:20}")
 assert whole[6:] == resumed
 
 # %% [markdown]
@@ -483,14 +476,14 @@ print(f"a step on this machine: float32 {took['float32']:.3f} s, bf16 {took['bf1
 # `data/results.csv`, where each number stands beside the command that made it.
 
 # %%
-curves = result_curves("train_loss", preset="mini")
+curves = plots.result_curves("train_loss", preset="mini")
 curves = {f"{order}-{head}": curves[f"{order}-{head}"] for order, head in VARIANTS}
 show(loss_panels(curves, first=FIRST), alt="Training losses of the four shipped models over their steps; last values: "
      + ", ".join(f"{name} {losses[-1]:.3f}" for name, (_, losses) in curves.items()),
      caption="The shipped models. Dotted: a model that knows nothing.")
 
 # %%
-validation = result_curves("val_loss", preset="mini")
+validation = plots.result_curves("val_loss", preset="mini")
 made = {f"{row['order']}-{row['head']}": row for row in read_results(metric="train_loss", preset="mini")}
 display(Markdown(markdown_table([
     {"variant": name, "parameters": int(float(made[name]["params"])), "steps": validation[name][0][-1],

@@ -51,7 +51,7 @@ import fluidlab as fl
 from fluidlab.data.atlas import COLORS
 from fluidlab.data.grammar import with_article
 from fluidlab.data.scenes import prompts
-from fluidlab.viz.plots import contact_sheet, hide_unknown, markdown_table
+from fluidlab.viz.plots import contact_sheet, hide_unknown, in_words, markdown_table, sweep
 from fluidlab.viz.show import image_grid, show, variant_style
 from fluidlab.viz.studio import Studio, dial_sheet, heard
 
@@ -202,23 +202,11 @@ def measured(name, **options):
     return color_share(pipes[name](wanted_captions, seed=seed, **{**STEPS, **options}).pixels, wanted_colors)
 
 
-def bounds(axis):
-    axis.axhline(ceiling, color="black", linestyle=":", linewidth=1)
-    axis.axhline(chance, color="black", linestyle=":", linewidth=1)
-    axis.set(ylim=(0, 1), ylabel="share of the asked colour")
-
-
+SHARE = {"ylabel": "share of the asked colour", "levels": (chance, ceiling), "ylim": (0, 1)}
 guided = {name: [measured(name, guidance_scale=s) for s in guidance_scales]
           for name in ("random-softmax", "random-diffusion")}
-figure, axis = plt.subplots(figsize=(8, 3.2))
-for name, shares in guided.items():
-    axis.plot(guidance_scales, shares, **variant_style(*name.split("-")))
-bounds(axis)
-axis.set(xlabel="guidance scale")
-axis.legend()
-said = "; ".join(f"{n}: " + ", ".join(f"{s:g} gives {v:.2f}" for s, v in zip(guidance_scales, shares, strict=True))
-                 for n, shares in guided.items())
-show(figure, alt=f"Share of the asked colour against the guidance scale. {said}.",
+show(sweep(guidance_scales, guided, xlabel="guidance scale", **SHARE),
+     alt=f"Share of the asked colour against the guidance scale. {in_words(guidance_scales, guided)}",
      caption=f"Mean over {num_prompts} prompts. Dotted: real scenes with right and with shuffled colours.")
 
 # %% [markdown]
@@ -303,16 +291,8 @@ display(Markdown(markdown_table(rows)))
 # %%
 stepped = {name: [measured(name, num_inference_steps=n) for n in step_counts]
            for name in ("random-softmax", "random-diffusion")}
-figure, axis = plt.subplots(figsize=(8, 3.2))
-for name, shares in stepped.items():
-    axis.plot(step_counts, shares, **variant_style(*name.split("-")))
-bounds(axis)
-axis.set(xlabel="steps over the sequence", xscale="log", xticks=step_counts, xticklabels=step_counts)
-axis.minorticks_off()
-axis.legend()
-said = "; ".join(f"{n}: " + ", ".join(f"{k} steps {v:.2f}" for k, v in zip(step_counts, shares, strict=True))
-                 for n, shares in stepped.items())
-show(figure, alt=f"Share of the asked colour against steps over the sequence. {said}.",
+show(sweep(step_counts, stepped, xlabel="steps over the sequence", log_x=True, **SHARE),
+     alt=f"Share of the asked colour against steps over the sequence. {in_words(step_counts, stepped)}",
      caption="Colour only. For shape, look at the pictures below.")
 
 # %%
@@ -329,24 +309,15 @@ show(contact_sheet(sheet, [p.removeprefix("a photo of ") for p in few], [f"{n} s
 # on. The head is a small network, but it runs once per denoising step, so this number rules the time of a picture.
 
 # %%
-denoised, seconds = [], []
+denoised, rows = {"random-diffusion": []}, []
 for n in denoising_counts:
     started = time.perf_counter()
-    denoised.append(measured("random-diffusion", num_denoising_steps=n))
-    seconds.append(time.perf_counter() - started)
-figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
-style = variant_style("random", "diffusion")
-left.plot(denoising_counts, denoised, **style)
-bounds(left)
-right.plot(denoising_counts, [1000 * s / num_prompts for s in seconds], **style)
-right.set(ylim=(0, None), ylabel="milliseconds per image")
-for axis in (left, right):
-    axis.set(xlabel="denoising steps", xscale="log", xticks=denoising_counts, xticklabels=denoising_counts)
-    axis.minorticks_off()
-pairs = zip(denoising_counts, denoised, seconds, strict=True)
-show(figure, alt="Share of the asked colour and time against denoising steps: "
-     + "; ".join(f"{n} steps {v:.2f} and {1000 * s / num_prompts:.0f} ms" for n, v, s in pairs),
-     caption="Seconds are this machine's, measured once, and will differ on yours.")
+    denoised["random-diffusion"].append(measured("random-diffusion", num_denoising_steps=n))
+    rows.append({"denoising steps": n, "ms per image": round(1000 * (time.perf_counter() - started) / num_prompts)})
+show(sweep(denoising_counts, denoised, xlabel="denoising steps", log_x=True, **SHARE),
+     alt=f"Share of the asked colour against denoising steps. {in_words(denoising_counts, denoised)}",
+     caption=f"Mean over {num_prompts} prompts.")
+display(Markdown(markdown_table(rows)))
 
 # %%
 sheet = [p for prompt in few for n in denoising_counts
