@@ -1,4 +1,4 @@
-"""`fluidlab doctor | fit | cache | train | export | sample`: a few lines each over the package.
+"""`fluidlab doctor | fit | cache | train | export | sample | evaluate`: a few lines each over the package.
 
 Mistakes are one sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has been saved.
 """
@@ -26,7 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, add, run in (("doctor", add_doctor, run_doctor), ("fit", add_fit, run_fit),
                            ("cache", add_cache, run_cache), ("train", add_train, run_train),
-                           ("export", add_export, run_export), ("sample", add_sample, run_sample)):
+                           ("export", add_export, run_export), ("sample", add_sample, run_sample),
+                           ("evaluate", add_evaluate, run_evaluate)):
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__,
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         add(command)
@@ -211,6 +212,37 @@ def run_sample(args) -> None:
     output = FluidPipeline.from_pretrained(args.model)(args.prompt, **{n: getattr(args, n) for n in names})
     image_grid(output.pixels, columns=args.num_images_per_prompt, scale=args.scale).save(args.out)
     print(f"{args.out}: {len(output.images)} images")
+
+
+def add_evaluate(p) -> None:
+    p.add_argument("what", choices=("tokenizers",))
+    p.add_argument("names", nargs="*", default=["scenes-vae", "scenes-vq"], help="shipped names or folders")
+    p.add_argument("--num-images", type=int, default=512, help="scenes and crops; the three photographs are always all")
+    add_threads(p)
+
+
+def run_evaluate(args) -> None:
+    """Measure tokenizers on scenes and photographs that they have never seen."""
+    import torch
+
+    from fluidlab.data.photos import PHOTOS_HELDOUT, PhotoCrops, load_photo
+    from fluidlab.data.scenes import EmojiScenes
+    from fluidlab.tokenizer import load_tokenizer
+    from fluidlab.tokenizer.metrics import evaluate_tokenizer
+    use_threads(args)
+    if args.num_images < 1:
+        raise ValueError(f"num_images must be at least 1, got {args.num_images}.")
+    indices = range(args.num_images)
+    sets = {"held-out scenes, 64 px": EmojiScenes("test", 64).batch(indices)[0],
+            "held-out photograph crops, 64 px": PhotoCrops("test", 64).batch(indices),
+            "held-out photographs, 256 px": torch.stack([load_photo(name, 256) for name in PHOTOS_HELDOUT])}
+    print("| images | tokenizer | PSNR dB | SSIM | bits an image | more |\n|---|---|---|---|---|---|")
+    for title, images in sets.items():
+        for name in args.names:
+            result = evaluate_tokenizer(load_tokenizer(name), images.float() / 127.5 - 1, 32)
+            psnr, ssim, bits = (result.pop(key) for key in ("psnr", "ssim", "bits_per_image"))
+            more = ", ".join(f"{key} {value:.4g}" for key, value in result.items())
+            print(f"| {title} | {name} | {psnr:.2f} | {ssim:.3f} | {bits:.0f} | {more} |", flush=True)
 
 
 def add_fit(p) -> None:
