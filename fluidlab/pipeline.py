@@ -126,7 +126,10 @@ def _generators(seed, generator, batch: int):
         return generator
     if generator is not None:
         raise ValueError("give either a seed or a generator, got both.")
-    seeds = [seed + i for i in range(batch)] if isinstance(seed, int) else list(seed)
+    seeds = list(seed) if isinstance(seed, list | tuple | range) else [seed]
+    for number in seeds:
+        check_range("seed", number, 0, 2**63 - 1 - batch, kind=int)
+    seeds = seeds if isinstance(seed, list | tuple | range) else [seed + i for i in range(batch)]
     if len(seeds) != batch:
         raise ValueError(f"seed must be one number or one per image, got {len(seeds)} for {batch} images.")
     return [torch.Generator().manual_seed(s) for s in seeds]

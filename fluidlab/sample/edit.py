@@ -25,6 +25,11 @@ def token_mask(pixel_mask: Tensor, patch_size: int = 16, ring: int = 1) -> Tenso
     Returns:
         (N,) bool over the token grid, row by row.
     """
+    if pixel_mask.ndim != 2 or pixel_mask.dtype != torch.bool:
+        raise ValueError(f"the mask must be bool of shape (H, W), got {pixel_mask.dtype} of shape "
+                         f"{tuple(pixel_mask.shape)}.")
+    if ring < 0:
+        raise ValueError(f"ring must be at least 0, got {ring}.")
     H, W = pixel_mask.shape
     if H % patch_size or W % patch_size:
         raise ValueError(f"the mask's sides must be multiples of {patch_size} pixels, got {H}x{W}.")
