@@ -74,9 +74,9 @@ show(plots.comparison({"original": cat, **both}, eye),
 # This is the picture to remember. Nothing was *generated* here: each image went into its tokenizer and straight out
 # again. Whatever is missing on the right was lost before any Transformer came into play.
 #
-# Both tokenizers are small, made for this course, and trained for minutes on a CPU. Stable Diffusion's VAE and a
-# VQGAN, which Fluid uses, are better at both. What carries over is the *difference*: at the same number of tokens,
-# continuous ones keep more.
+# Both tokenizers are small, made for this course, and trained for less than an hour on a CPU. Stable Diffusion's VAE
+# and the VQGAN that Fluid uses are far larger and were trained far longer. What carries over is the *difference*: at
+# the same number of tokens, continuous ones keep more.
 
 # %%
 for name, reconstruction in both.items():
@@ -492,7 +492,8 @@ print(f"{before:.2f} dB -> {after:.2f} dB; the numbers moved by {moved:.2f} stan
 # Some things to try:
 #
 # 1. Chelsea, zoom 4, 34 per cent across, 39 down: the eye. Switch between the tokenizers.
-# 2. Continuous, rounding step 3: fewer bits than the discrete tokenizer on a scene. Which looks better?
+# 2. A scene at 64 pixels, continuous, rounding step 2.5: about as few bits as the discrete tokenizer. Which looks
+#    better?
 # 3. Keep one latent channel of four. What does it know: colour, or shape?
 
 # %%
@@ -509,7 +510,7 @@ display(lab.widget)
 # - A token covers 16x16 pixels: one code of a codebook, or 16 real numbers. The sequence is equally long.
 # - Continuous tokens keep more of scenes and photographs, because one position carries more bits. Bit for bit a trained
 #   codebook is the better code.
-# - Discrete tokens keep shape well; they lose fine detail and exact colour. Continuous tokens lose fine texture too.
+# - Discrete tokens keep shape best; they lose fine detail and exact colour. Continuous tokens lose fine texture too.
 # - A generator can only draw what its decoder can. The tokenizer's loss is a floor under every model built on it.
 #
 # ## Self-quiz
