@@ -45,6 +45,7 @@ seed = 0                   # everything random starts here
 # %%
 import contextlib
 import io
+import json
 import math
 import tempfile
 import time
@@ -55,7 +56,7 @@ import torch
 from IPython.display import Markdown, display
 
 import fluidlab as fl
-from fluidlab.evaluate.results import read_results
+from fluidlab.config import data_dir
 from fluidlab.train.optim import EMA, learning_rate, make_optimizer
 from fluidlab.viz import plots
 from fluidlab.viz.plots import contact_sheet, loss_panels, markdown_table
@@ -164,7 +165,7 @@ for order, head in VARIANTS:
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
-# This is the cheapest test in machine learning. A first loss that is off means wrong targets, wrong scaling or a leak,
+# No test is cheaper. A first loss that is off means wrong targets, wrong scaling or a leak,
 # and you know it before the first step.
 #
 # ## One step, by hand
@@ -473,7 +474,7 @@ print(f"a step on this machine: float32 {took['float32']:.3f} s, bf16 {took['bf1
 # %% [markdown]
 # ## The models that come with the course
 # The same code, the `mini` preset, all classes and colours, and many more images. Their curves lie in
-# `data/results.csv`, where each number stands beside the command that made it.
+# `data/results.csv`, where each number stands beside the command that made it; the recipe lies beside the weights.
 
 # %%
 curves = plots.result_curves("train_loss", preset="mini")
@@ -484,17 +485,17 @@ show(loss_panels(curves, first=FIRST), alt="Training losses of the four shipped 
 
 # %%
 validation = plots.result_curves("val_loss", preset="mini")
-made = {f"{row['order']}-{row['head']}": row for row in read_results(metric="train_loss", preset="mini")}
+made = {n: json.loads((data_dir() / f"{n}-mini" / "training.json").read_text(encoding="utf-8")) for n in curves}
 display(Markdown(markdown_table([
-    {"variant": name, "parameters": int(float(made[name]["params"])), "steps": validation[name][0][-1],
+    {"variant": name, "steps": facts["train"]["steps"], "images seen": facts["images"],
      "training loss": curves[name][1][-1], "validation loss": validation[name][1][-1],
-     "unit": "nats" if "softmax" in name else "squared error"} for name in curves])))
-for name in curves:
-    print(made[name]["command"])
+     "unit": "nats" if "softmax" in name else "squared error"} for name, facts in made.items()])))
+for facts in made.values():
+    print(facts["command"])
 
 # %% [markdown]
-# How many images that was and how many minutes it took on which machine stands in `data/README.md`, with the commands
-# that made the caches. Now the same prompts as above, and two that need a layout. Nothing is picked by hand.
+# How many minutes that took on which machine stands in `data/README.md`, with the commands that made the caches. Now
+# the same prompts as above, and two that need a layout. Nothing is picked by hand.
 
 # %%
 more = [*prompts[:4], "a photo of two dogs", "a photo of a cat left of an umbrella"]
