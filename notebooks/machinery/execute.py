@@ -1,5 +1,6 @@
 """Runs one notebook from top to bottom in a fresh kernel, offline, with or without other parameters."""
 
+import logging
 import os
 import re
 import time
@@ -63,6 +64,11 @@ def execute(notebook, name, folder, parameters=None):
         client.execute(env={**os.environ, **OFFLINE})
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
         error = shortened(notebook, failure)
+    except AssertionError as failure:
+        if client.km is None:       # Ctrl-C: nbclient has stopped the kernel itself, and stumbles over its absence
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)     # the task that it abandoned need not complain
+            raise KeyboardInterrupt from failure
+        raise
     seconds = time.perf_counter() - started
     finish(notebook)
     return Run(name, notebook, seconds, error)
