@@ -25,6 +25,7 @@ def square_panel(ax, points: Tensor, title: str, color: str = HEAD_COLORS["data"
     """Scatter points (B, 2) into a square panel of side 2 x `LIMIT` without ticks."""
     ax.scatter(points[:, 0], points[:, 1], s=size, color=color, linewidths=0, alpha=0.7)
     ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), xticks=[], yticks=[], title=title, aspect="equal")
+    ax.spines[:].set(visible=True, color="#BBBBBB", linewidth=0.8)
 
 
 def clouds(rows: dict[str, list[Tensor]], titles, size: float = 2.0) -> Figure:
@@ -73,11 +74,13 @@ class LiveCurve:
     """A loss curve that is redrawn while training runs, in one `ipywidgets.HTML`.
 
     Args:
-        name: a head, for the colour and the title.  first: the loss that is known before training, drawn as a line.
+        name: a head, for the colour.  title: above the curve; None for the head's name.
+        first: the loss that is known before training, drawn as a line.
         steps: the length of the horizontal axis.  every: steps between two drawings.
     """
 
-    def __init__(self, name: str, first: float, steps: int, every: int):
+    def __init__(self, name: str, first: float, steps: int, every: int, title: str | None = None):
+        self.title = title or f"{name} head"
         self.name, self.first, self.steps, self.every = name, first, steps, every
         self.losses: list[float] = []
         self.widget = widgets.HTML()
@@ -96,10 +99,10 @@ class LiveCurve:
         mean = smooth(self.losses, 25)
         ax.plot(range(1, len(mean) + 1), mean, color=HEAD_COLORS[self.name], label="mean of 25 steps")
         ax.set(xlim=(0, self.steps), ylim=(0, 1.15 * max([self.first, *self.losses])), xlabel="step", ylabel="loss",
-               title=f"{self.name} head")
-        ax.legend(loc="upper right")
+               title=self.title)
+        ax.legend(loc="lower left", ncols=2)
         last = f"after {len(mean)} steps {mean[-1]:.3f}" if len(mean) else "no step yet"
-        self.widget.value = figure_html(figure, alt=f"Loss of the {self.name} head: before training {self.first:.2f}, "
+        self.widget.value = figure_html(figure, alt=f"Loss of the {self.title}: before training {self.first:.2f}, "
                                                     f"{last}.")
 
 
