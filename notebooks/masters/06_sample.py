@@ -239,8 +239,11 @@ show(contact_sheet(four, labels, [f"seed {seed + i}" for i in range(4)], scale=2
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
-# Both dials at once. One prompt, one seed: whatever changes is the dials' doing. The paper tunes both per metric,
-# because no setting is best for everything: high guidance with low temperature is obedient and monotonous.
+# Both dials at once. One prompt, one seed: whatever changes is the dials' doing. The paper tunes both for each metric
+# separately, so no setting is best for everything.
+#
+# A hint for the left columns: pale background is the likeliest content of almost every token, and a low temperature
+# prefers the likely.
 
 # %%
 show(dial_sheet(pipes["random-diffusion"], "a photo of a yellow umbrella", guidance_scales, temperatures, seed=seed,
@@ -264,9 +267,9 @@ display(studio.widget)
 
 # %% [markdown]
 # ## Guidance that grows
-# Early tokens decide the layout while almost nothing is known; pushing them hard costs variety. MAR therefore lets
-# the scale grow linearly, from 1 with nothing known up to $s$ at the end. Whether Fluid does the same is not
-# confirmed. Look at variety (the difference between seeds) beside obedience (the colour share):
+# The idea: early tokens decide the layout while almost nothing is known, and pushing them hard costs variety. MAR
+# therefore lets the scale grow linearly, from 1 with nothing known up to $s$ at the end. Whether Fluid does the same is
+# not confirmed. Does it hold here? Compare variety (the difference between seeds) with obedience (the colour share).
 
 # %%
 rows, strips = [], []
@@ -284,9 +287,11 @@ display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
 # ## How many steps over the sequence?
-# Random order may draw all 16 tokens in one step. What is lost? Tokens of one step do not see each other: the left
-# half of a cat does not know where the right half is going to be. With one token per step everyone sees all before.
-# The colour survives a single step better than the shape does, since every token can read the colour in the text.
+# Random order may draw all 16 tokens in one step. What is lost? Tokens of one step do not see each other: the left half
+# of a cat does not know where the right half is going to be. With one token per step everyone sees all before.
+#
+# Colour should suffer less from this than shape: every token can read the colour in the text, but where the cat's other
+# half lies, only other tokens can tell. First the measured colour, then pictures for the shape.
 
 # %%
 stepped = {name: [measured(name, num_inference_steps=n) for n in step_counts]
@@ -483,7 +488,8 @@ show(contact_sheet(sheet, ["true", *(f"{name}\noff by {off[name]:.1f}" for name 
      alt="Scenes, and the same scenes with the upper half drawn anew by random and by raster order. Mean error of the "
          "upper corners: " + ", ".join(f"{n} {v:.1f}" for n, v in off.items()) + f", unrelated scenes {unrelated:.1f}.",
      caption="The lower half is given, the upper half drawn. Look at the background where the halves meet.")
-print(f"background error in levels of 255: {off}, unrelated scenes {unrelated:.1f}")
+print("background error in levels of 255:", {name: round(value, 1) for name, value in off.items()},
+      "unrelated scenes:", round(unrelated, 1), "  closest to the truth:", min(off, key=off.get))
 
 # %% [markdown]
 # ## Words that it has never seen
