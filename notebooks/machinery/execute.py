@@ -1,6 +1,5 @@
 """Runs one notebook from top to bottom in a fresh kernel, offline, with or without other parameters."""
 
-import logging
 import os
 import re
 import time
@@ -58,7 +57,7 @@ def execute(notebook, name, folder, parameters=None):
     folder.mkdir(parents=True, exist_ok=True)
     client = NotebookClient(notebook, timeout=SECONDS_PER_CELL, kernel_name="python3", coalesce_streams=True,
                             resources={"metadata": {"path": str(folder)}},
-                            extra_arguments=["--log-level=ERROR"])     # else it warns of an unencrypted local port
+                            extra_arguments=["--log-level=CRITICAL"])  # else it warns of a local port, and of Ctrl-C
     started, error = time.perf_counter(), None
     try:
         client.execute(env={**os.environ, **OFFLINE})
@@ -66,7 +65,6 @@ def execute(notebook, name, folder, parameters=None):
         error = shortened(notebook, failure)
     except AssertionError as failure:
         if client.km is None:       # Ctrl-C: nbclient has stopped the kernel itself, and stumbles over its absence
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)     # the task that it abandoned need not complain
             raise KeyboardInterrupt from failure
         raise
     seconds = time.perf_counter() - started
