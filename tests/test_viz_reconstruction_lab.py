@@ -15,12 +15,11 @@ from fluidlab.viz.plots_tokenizers import (
     code_usage,
     comparison,
     crop,
+    drift,
     error_map,
     latent_channels,
     rate_curve,
     reconstruction_rows,
-    response,
-    strip,
 )
 from fluidlab.viz.reconstruction_lab import (
     OWN_FILE,
@@ -157,12 +156,5 @@ def test_every_plot_becomes_a_picture():
                reconstruction_rows(images, named), latent_channels(images[0], torch.randn(4, 4, 4)),
                changed_pixels(images[0], one, token=3, columns=2), code_usage(torch.tensor([5, 0, 1, 90])),
                rate_curve([1, 2, 4], [10.0, 12.0, 13.0], {"discrete": (2, 11.0)}, ceiling=14.0),
-               response([0, 128, 255], {"continuous": torch.tensor([1.0, 128.0, 250.0])})]
+               drift(torch.tensor([0.0, 128, 255]), {"continuous": torch.tensor([1.0, 128.0, 250.0])})]
     assert all("data:image/" in figure_html(figure, alt="a plot") for figure in figures)
-
-
-def test_strip_is_one_column_a_colour():
-    colors = torch.tensor([[0.0, 1.0, -1.0], [0.5, 0.5, 0.5]])
-    assert torch.equal(strip(colors)[:, 5], colors.T)
-    with pytest.raises(ValueError, match=r"must be \(n, 3\)"):
-        strip(torch.zeros(4, 2))

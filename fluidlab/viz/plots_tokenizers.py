@@ -7,7 +7,6 @@ figure share one colour scale, since two pictures with scales of their own canno
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
@@ -184,28 +183,21 @@ def rate_curve(bits, quality, points: dict[str, tuple[float, float]], ceiling: f
     return figure
 
 
-def response(inputs, outputs: dict[str, Tensor]):
-    """What comes out for a flat colour that goes in: a straight line keeps it, a staircase has too few words for it.
+def drift(inputs: Tensor, outputs: dict[str, Tensor]):
+    """How far a flat colour comes out from where it went in: a smooth line bends it, a saw has too few words for it.
 
     Args:
         inputs: (n,) levels of 0 to 255 that went in.
         outputs: name -> (n,) levels that came out; "continuous" and "discrete" have the course's colours.
     """
     colors = {"continuous": "#009E73", "discrete": "#0072B2"}
-    figure, axis = plt.subplots(figsize=(8, 4.4))
-    axis.plot(inputs, inputs, ":", color="black", lw=1.2, label="what a perfect tokenizer gives back")
+    figure, axis = plt.subplots(figsize=(8, 4.0))
+    axis.axhline(0, color="black", linestyle=":", lw=1.2, label="perfect")
     for name, levels in outputs.items():
-        axis.plot(inputs, levels, color=colors.get(name), label=name)
-    axis.set(xlabel="level that goes in (of 255)", ylabel="level that comes out")
-    axis.legend(loc="upper left")
+        axis.plot(inputs, levels - inputs, color=colors.get(name), label=name)
+    axis.set(xlabel="level that goes in (of 255)", ylabel="out minus in, levels")
+    axis.legend()
     return figure
-
-
-def strip(levels: Tensor, height: int = 24) -> Tensor:
-    """Colours (n, 3) in [-1, 1] as one band (3, height, n), a column of pixels each."""
-    if levels.ndim != 2 or levels.shape[1] != 3:
-        raise ValueError(f"The colours are of shape {tuple(levels.shape)}; they must be (n, 3).")
-    return torch.as_tensor(levels).T[:, None].expand(3, height, -1)
 
 
 def _bare(axes):

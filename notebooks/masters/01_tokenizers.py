@@ -29,7 +29,7 @@
 num_scenes = 512        # held-out scenes that are measured
 num_crops = 128         # held-out photograph crops that are measured
 descent_steps = 80      # gradient steps on the tokens of one image
-num_levels = 111        # flat colours that are sent through both tokenizers
+num_levels = 148        # flat colours that are sent through both tokenizers
 own_file = ""           # the path of a picture of yours; "" takes the photograph "coffee"
 seed = 0                # scenes and crops come from this seed
 
@@ -75,8 +75,9 @@ show(plots.comparison({"original": cat, **both}, eye),
 # again. Whatever is missing on the right was lost before any Transformer came into play.
 #
 # Both tokenizers are small, made for this course, and trained for less than an hour on a CPU. Stable Diffusion's VAE
-# and the VQGAN that Fluid uses are far larger and were trained far longer. What carries over is the *difference*: at
-# the same number of tokens, continuous ones keep more.
+# and the VQGAN that Fluid uses are far larger and were trained far longer, on photographs; of our training images only
+# one in eight was a photograph's crop. So do not judge VQGANs by the right column. What carries over is the
+# *direction*: at the same number of tokens, continuous ones keep more. Scenes, further down, are home ground for both.
 
 # %%
 for name, reconstruction in both.items():
@@ -287,12 +288,14 @@ slope = kept_quality[-1] - kept_quality[-2]
 gap = ceiling - kept_quality[-1]
 print(f"The last doubling of the vocabulary bought {slope:+.2f} dB. The continuous tokens are {gap:.2f} dB above.")
 if slope > 0:
-    print(f"At that pace {gap / slope:.0f} more doublings would be needed: a vocabulary of about "
-          f"10^{math.log10(vq.codebook_size) + gap / slope * math.log10(2):.0f} codes.")
+    needed = vq.codebook_size * 2 ** (gap / slope)
+    width = fl.preset("mini").width
+    print(f"At that pace {gap / slope:.0f} more doublings would be needed, a vocabulary of {needed:.0e} codes. Its "
+          f"table alone, {width} numbers a code, would have {needed * width:.0e} parameters.")
 
 # %% [markdown]
-# That is a crude extrapolation, but its message is sound: a Transformer's softmax has one output per code, so a
-# vocabulary cannot grow like that. The paper's has 8,192.
+# That is a crude extrapolation, and a generous one where each doubling bought less than the one before. Our whole
+# models have about 4 million parameters. The paper's vocabulary has 8,192 codes.
 
 # %% [markdown]
 # ## Inside the codebook
@@ -380,33 +383,33 @@ show(plots.latent_channels(cat, wide),
 
 # %% [markdown]
 # ## Flat colours drift
-# The gentlest test of all: images of a *single* pale colour, whose red goes up in small steps. A tokenizer that keeps
-# colour gives back a straight line. **Predict** the shape of the two curves before you look.
+# The gentlest test of all: images of a *single* pale colour, whose red goes up in small steps, as backgrounds of scenes
+# do. How far is what comes out from what went in? A perfect tokenizer gives a line at zero. **Predict** the other two
+# lines before you look.
 
 # %%
-levels = torch.linspace(200, 255, num_levels)
+levels = torch.linspace(214, 252, num_levels)                           # the range of backgrounds
 colors = torch.tensor([230.0, 240.0, 225.0]).repeat(num_levels, 1)      # (n, 3) red, green, blue
 colors[:, 0] = levels
 flat = (colors / 127.5 - 1)[:, :, None, None].expand(-1, 3, 64, 64)     # (n, 3, 64, 64)
-back = {name: reconstruct(tokenizer, flat)[1][..., 24:40, 24:40].mean(dim=(2, 3))
-        for name, tokenizer in tokenizers.items()}                      # name -> (n, 3): the middle's colour
-show(plots.response(levels, {name: (c[:, 0] + 1) * 127.5 for name, c in back.items()}),
-     alt="The level of red that comes out against the level that goes in: the continuous curve follows the diagonal, "
-         "the discrete one goes up in uneven stairs.",
-     caption="A staircase: between two stairs, the discrete tokenizer has no code.")
+back = {name: reconstruct(tokenizer, flat)[1][..., 20:28, 20:28].mean(dim=(2, 3))
+        for name, tokenizer in tokenizers.items()}                      # name -> (n, 3): the middle of one token
+show(plots.drift(levels, {name: (c[:, 0] + 1) * 127.5 for name, c in back.items()}),
+     alt="How much too bright the red comes out, against the level that went in: the continuous line is smooth, the "
+         "discrete one is a saw.",
+     caption="The teeth of a saw: a code stays the same while the colour moves on, then the next code jumps in.")
 
 # %%
-bands = [plots.strip(c, max(4, num_levels // 6)) for c in (colors / 127.5 - 1, *back.values())]
-show(image_grid(bands, columns=1, scale=max(1, 888 // num_levels)),
-     alt="Three colour bands from pale green to pale orange: original and continuous are smooth, the discrete has "
-         "steps.", caption="The same as colours: original, continuous, discrete.")
 for name, out in back.items():
-    drift = (out - colors / 127.5 + 1).abs().mean().item() * 127.5
-    print(f"{name:10s} mean drift of a flat colour: {drift:.2f} of 255 levels")
+    tokens = tokenizers[name].encode(flat).flatten(1)                   # (n, numbers of an image)
+    off = (out - colors / 127.5 + 1).abs().mean().item() * 127.5
+    print(f"{name:10s} {len(tokens.unique(dim=0)):3d} different token sequences for {num_levels} colours; "
+          f"mean drift {off:.2f} of 255 levels")
 
 # %% [markdown]
-# A few levels sound harmless. But every soft sky and every studio background is made of such colours, and the eye is
-# good at seeing steps in them. In the later notebooks this is also why a generated *yellow* may lean towards orange.
+# A level or two sounds harmless, and on a single picture it is. But a soft sky is made of such colours, and the eye is
+# good at seeing steps in what should be smooth. Saturated colours drift further: compare the truck, the donut and the
+# bird in the scenes above.
 
 # %% [markdown]
 # ## Why the loss never comes back
