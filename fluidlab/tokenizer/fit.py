@@ -127,6 +127,8 @@ class Fitting:
         state = self.optimizer.state_dict()
         for name, value in part("adam.").items():
             index, key = name.split(".")
+            # The fused optimizer walks memory in order, so a moment must lie as its parameter does.
+            value = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
             state["state"].setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict(state)
         self.step, self.seconds = int(tensors["progress"][0]), float(tensors["progress"][1])
