@@ -222,7 +222,7 @@ def weights_figure(matrices: dict[str, Tensor]) -> Figure:
     top = max(float(matrix.max()) for matrix in matrices.values())
     for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
         values = np.where(matrix.numpy() == 0, np.nan, matrix.numpy())
-        _matrix(axis, values, cmap="viridis_r", vmin=0, vmax=top)
+        _matrix(axis, values, cmap="viridis_r", norm=plt.matplotlib.colors.PowerNorm(0.5, vmin=0, vmax=top))
         axis.set(title=title, xlabel="position j that is looked at", ylabel="position i that looks")
     figure.colorbar(axes[0, -1].images[0], ax=list(axes[0]), shrink=0.8, label="attention (white: exactly 0)")
     return figure

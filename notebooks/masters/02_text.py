@@ -355,11 +355,14 @@ show(attention_heatmaps(image, weights, labels),
          "each a 4x4 grid of image tokens. " + " ".join(
              f"Block {b + 1} looks most at {labels[int(w.mean(dim=0).argmax())]!r}." for b, w in enumerate(weights)),
      caption="Rows: blocks. Columns: text tokens. Dark: this image token looks here. (Mean over attention heads.)")
+for b, w in enumerate(weights.mean(dim=1), start=1):                                       # (S+1,) of each block
+    print(f"block {b} looks most at " + ", ".join(f"{labels[s]!r} ({w[s]:.0%})" for s in w.topk(3).indices.tolist()))
+print(f"an equal share would be {1 / len(labels):.0%} each")
 
 # %% [markdown]
-# Some columns are dark all over: tokens that everybody looks at. They are often those with little meaning, such as
-# `(null)` or `</s>`, where a head can rest when it has nothing to ask. More telling than "how much" is "where more than
-# elsewhere". So divide each token's weights by their mean over the image, and lay them over the picture.
+# Some tokens are looked at by everybody. In large models these are often tokens of little meaning, where a head can
+# rest that has nothing to ask; which ones it is here, the lines above say. More telling than "how much" is "where more
+# than elsewhere". So divide each token's weights by their mean over the image, and lay them over the picture.
 
 # %%
 content = ["red", "umbrella", "left", "blue", "car"]

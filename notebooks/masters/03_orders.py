@@ -297,9 +297,10 @@ show(figure, alt="Training loss of two small models: the one without the shift f
 
 # %%
 targets = random.model.order.targets(6, N, seeded(seed))  # (6, N) bool, True = hidden
-show(image_grid([mark(pixels[0], row, scale=2) for row in targets],
-                titles=[f"{int(row.sum())} of {N} hidden" for row in targets]),
-     alt="Six copies of one scene with different patches hatched: " + ", ".join(
+everything_known = torch.zeros(1, N, dtype=torch.bool)
+show(image_grid([mark(pixels[0], row, scale=2) for row in torch.cat([everything_known, targets])],
+                titles=["the scene"] + [f"{int(row.sum())} of {N} hidden" for row in targets]),
+     alt="A scene, and six copies of it with different patches hatched: " + ", ".join(
          f"{int(row.sum())} hidden" for row in targets) + ".",
      caption="Six training examples made from one picture. Hatched tokens are replaced by the mask token.")
 
@@ -434,7 +435,8 @@ with torch.no_grad():
     val_tokens = raster.tokenizer.encode(val_pixels / 127.5 - 1)
     val_features, val_mask = text(val_captions)
 
-place = random.model.order.permutation(num_images, N, seeded(seed)).argsort(dim=1)  # (B, N)
+# Another seed than the noise's: with the same one the last place would always meet the strongest noise.
+place = random.model.order.permutation(num_images, N, seeded(seed + 1)).argsort(dim=1)  # (B, N)
 context = {"raster": [], "random": []}
 all_raster = loss_with_known(raster.model, place >= 0)                              # (B, N)
 for n in range(N):
