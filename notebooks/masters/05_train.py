@@ -181,8 +181,8 @@ recipe = fl.TrainConfig(steps=steps, batch_size=batch_size, lr=lr, warmup_steps=
 def step_by_hand(model, optimizer, ema, data, n):
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + n)
     tokens, features, mask = data.batch(n, recipe.batch_size, recipe.seed)
-    keep = torch.rand(len(mask), 1, generator=generator) >= recipe.text_dropout      # (B, 1) False = caption hidden
-    loss = model(tokens, features, mask & keep, generator)                           # masks, times and noise: generator
+    keep = torch.rand(len(mask), 1, generator=generator) >= recipe.text_dropout    # (B, 1) False = no caption
+    loss = model(tokens, features, mask & keep, generator)                         # scalar
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     for group in optimizer.param_groups:
@@ -273,7 +273,7 @@ def overfit(order, head):
     model, (tokens, features, mask) = new_model(order, head), train_data[head].gather(range(8))
     optimizer, losses = make_optimizer(model, recipe.replace(weight_decay=0.0)), []
     for _ in range(overfit_steps):
-        loss = model(tokens, features, mask, torch.Generator().manual_seed(seed))    # the same masks and noise again
+        loss = model(tokens, features, mask, torch.Generator().manual_seed(seed))    # same noise
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -520,7 +520,7 @@ show(contact_sheet(pixels, [name.replace("-", "\n") for name in pipes],
 probe_scenes = fl.EmojiScenes(split="validation", seed=seed)
 images, captions = probe_scenes.batch(range(num_probes))
 features, mask = text(captions)
-REPEATS = 4                                                # draws of time and noise; one draw alone is noisy
+REPEATS = 4    # draws of time and noise; one draw alone is noisy
 
 
 @torch.no_grad()

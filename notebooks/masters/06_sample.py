@@ -73,17 +73,18 @@ def streams(*seeds):
 @torch.no_grad()
 def draw(model, features, mask, generators, guidance_scale=3.0, temperature=1.0):
     B, N = len(features), model.config.seq_len
-    rows = torch.arange(B)[:, None]                                                      # (B, 1)
-    tokens, unknown = model.head.blank(B, N), torch.ones(B, N, dtype=torch.bool)         # (B, N[, C]), (B, N)
-    permutation = model.order.permutation(B, N, generators)                              # (B, N)
+    rows = torch.arange(B)[:, None]                                               # (B, 1)
+    tokens = model.head.blank(B, N)                                               # (B, N[, C])
+    unknown = torch.ones(B, N, dtype=torch.bool)                                  # (B, N)
+    permutation = model.order.permutation(B, N, generators)                       # (B, N)
     told, untold = model.aligner(features, mask), model.aligner(features, torch.zeros_like(mask))
     filled = 0
     for size in model.order.chunk_sizes(N):
-        positions = permutation[:, filled:filled + size]                                 # (B, K)
-        z = model.hidden(tokens, unknown, *told)[rows, positions]                        # (B, K, D)
-        z_null = model.hidden(tokens, unknown, *untold)[rows, positions]                 # (B, K, D)
+        positions = permutation[:, filled:filled + size]                          # (B, K)
+        z = model.hidden(tokens, unknown, *told)[rows, positions]                 # (B, K, D)
+        z_null = model.hidden(tokens, unknown, *untold)[rows, positions]          # (B, K, D)
         tokens[rows, positions] = model.head.sample(z, z_null, guidance_scale, temperature, generators,
-                                                    num_denoising_steps)                 # (B, K[, C])
+                                                    num_denoising_steps)          # (B, K[, C])
         unknown[rows, positions] = False
         filled += size
     return tokens
@@ -157,7 +158,7 @@ for name, options in (("raster-diffusion", {}), ("random-diffusion", {"num_infer
 # with the right colours and with the colours shuffled.
 
 # %%
-PAINTS = torch.tensor(list(COLORS.values())).float() / 127.5 - 1                          # (8, 3)
+PAINTS = torch.tensor(list(COLORS.values())).float() / 127.5 - 1                  # (8, 3)
 NAMES = list(COLORS)
 wanted = prompts("colors", num_prompts, heldout=False, seed=seed)
 wanted_captions = [w["caption"] for w in wanted]
@@ -168,10 +169,11 @@ def color_share(pixels, colors):
     """Mean share of the saturated pixels that are nearest to the asked paint; an empty picture scores 0."""
     scores = []
     for image, color in zip(pixels, colors, strict=True):
-        flat = image.flatten(1).T                                                         # (H W, 3)
-        object_pixels = flat[(flat.max(dim=1).values - flat.min(dim=1).values) > 0.5]     # (M, 3)
-        nearest = torch.cdist(object_pixels, PAINTS).argmin(dim=1)                        # (M,)
-        enough = len(object_pixels) >= 40                                                 # of 4,096 pixels
+        flat = image.flatten(1).T                                                 # (H W, 3)
+        colorful = flat.max(dim=1).values - flat.min(dim=1).values > 0.5          # (H W,)
+        object_pixels = flat[colorful]                                            # (M, 3)
+        nearest = torch.cdist(object_pixels, PAINTS).argmin(dim=1)                # (M,)
+        enough = len(object_pixels) >= 40                                         # of 4,096 pixels
         scores.append(float((nearest == NAMES.index(color)).float().mean()) if enough else 0.0)
     return sum(scores) / len(scores)
 
@@ -432,10 +434,10 @@ edit_scenes = fl.EmojiScenes(split="validation", seed=seed, skills=("position",)
 plans = ((i, edit_scenes.plan(i)) for i in range(500))
 index = next(i for i, plan in plans if plan.relation == "left of" and plan.cells[0][1] == 32)   # side by side, below
 scene = edit_scenes[index]
-image = scene["image"].float() / 127.5 - 1                                                # (3, 64, 64)
+image = scene["image"].float() / 127.5 - 1                                        # (3, 64, 64)
 left_thing = scene["objects"][0]["class"]
 pixel_mask = torch.zeros(64, 64, dtype=torch.bool)
-pixel_mask[32:, 32:] = True                                                               # lower right: the other one
+pixel_mask[32:, 32:] = True                                                       # lower right: the other one
 request = f"a photo of {with_article(left_thing)} left of an apple"
 unknown = fl.token_mask(pixel_mask, ring=1)[None]
 
@@ -464,7 +466,7 @@ print(f"largest change of a pixel outside the mask: {kept}")
 upper = torch.zeros(64, 64, dtype=torch.bool)
 upper[:32] = True
 pictures, captions = fl.EmojiScenes(split="validation", seed=seed + 1).batch(range(num_edits))
-pictures = pictures.float() / 127.5 - 1                                                   # (B, 3, 64, 64)
+pictures = pictures.float() / 127.5 - 1                                           # (B, 3, 64, 64)
 
 
 def corners(pixels):
