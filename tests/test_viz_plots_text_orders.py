@@ -158,7 +158,7 @@ FIGURES = {
     "schedule": lambda: schedule_figure([("four", [1, 3, 5, 7]), ("sixteen", [1] * 16)]),
     "weights": lambda: weights_figure({"raster": torch.rand(16, 16).tril(), "random": torch.rand(16, 16)}),
     "neighbours": lambda: neighbours_figure({"raster": dict.fromkeys(SIDES, 0.5), "random": dict.fromkeys(SIDES, 1.0)}),
-    "context": lambda: context_figure({"raster": [1.0, 0.5], "random": [0.9, 0.4]}),
+    "context": lambda: context_figure({"raster": [1.0, 0.5], "random": [0.9, 0.4], "random, twice": [0.8, 0.3]}),
     "orders": lambda: orders_figure([("raster", torch.arange(16))], (4, 4)),
 }
 

@@ -271,12 +271,16 @@ def context_figure(losses: dict[str, list[float]]) -> Figure:
     """Loss against the number of tokens that were known.
 
     Args:
-        losses: order -> loss with 0, 1, 2, ... known tokens.
+        losses: title -> loss with 0, 1, 2, ... known tokens; a title that begins with the name of an order takes its
+            colour, the first of an order its line, further ones dots.
     """
     figure, axis = plt.subplots(figsize=(8, 3.8))
-    for order, values in losses.items():
-        axis.plot(range(len(values)), values, color=ORDER_COLORS[order], linestyle=LINE_STYLES[order], marker="o",
-                  label=order)
+    lines = dict(LINE_STYLES)
+    for title, values in losses.items():
+        order = title.split()[0].strip(",")
+        axis.plot(range(len(values)), values, color=ORDER_COLORS[order], linestyle=lines[order], marker="o",
+                  label=title)
+        lines[order] = ":"
     axis.set(xlabel="known tokens", ylabel="loss of a hidden token")
     axis.legend()
     return figure
