@@ -526,18 +526,19 @@ display(explorer.widget)
 # %%
 temperatures = [0.0, 0.5, 0.8, 1.0, 1.3]
 table = {head: [draw_tokens(head, "moons", t) for t in temperatures] for head in ("softmax", "diffusion", "flow")}
-off = table["diffusion"][0].norm(dim=1).mean().item()
+heap = table["diffusion"][0]
+off, gap = heap.norm(dim=1).mean(), torch.cdist(heap, data["moons"]).min(dim=1).values.mean()
 at_zero = ", ".join(f"{head} {clouds[0].std(dim=0).mean():.2f}" for head, clouds in table.items())
 show(plots.clouds(table, [f"temperature {t:g}" for t in temperatures], size=4.0),
      alt="The two moons drawn by three heads at five temperatures. At 0 softmax and flow draw one token, diffusion a "
          "few close ones; at 1 all show two moons; above 1 they spread.",
      caption=f"Standard deviation at temperature 0: {at_zero}; of the data: 1. Diffusion's tokens then lie {off:.2f} "
-             "from the mean of the data.")
+             f"from the mean (the data {data['moons'].norm(dim=1).mean():.2f}), {gap:.2f} from the nearest of the data.")
 
 # %% [markdown]
-# Look at diffusion at temperature 0. Nothing pushes the walk to either side, so it stays near the
-# mean of all right answers: the mush of the first section is back. Low temperature is not "higher quality" for a
-# distribution with many right answers; a temperature slightly below 1 is a trade of variety against strays.
+# Look at diffusion at temperature 0. Without fresh noise nothing pushes a walk to either side: its tokens gather in one
+# small heap *between* the right answers, and the mush of the first section is back. Low temperature is not "higher
+# quality" where many answers are right; a temperature slightly below 1 trades variety against strays.
 
 # %% [markdown]
 # ## What a head costs
