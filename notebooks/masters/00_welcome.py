@@ -47,10 +47,13 @@ guidance_scale = 3.0                     # how hard the text pulls; notebook 06 
 num_denoising_steps = 25                 # steps inside a diffusion head; notebook 04 explains them
 
 # %%
+import json
+
 import torch
 from IPython.display import display
 
 import fluidlab as fl
+from fluidlab.config import data_dir
 from fluidlab.viz.plots import contact_sheet
 from fluidlab.viz.plots_welcome import scene_boxes, two_by_two
 from fluidlab.viz.prompt_box import PromptBox
@@ -82,8 +85,9 @@ show(two_by_two(seed), alt="A table of four four-by-four grids. Columns: discret
 names = ["raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion"]
 pipelines = {name: fl.FluidPipeline.from_pretrained(f"{name}-mini") for name in names}
 for name, pipeline in pipelines.items():
-    print(f"{name:17s} {pipeline.model.count_parameters()['total'] / 1e6:.1f} million parameters, "
-          f"{pipeline.model.config.seq_len} {pipeline.tokenizer.kind} tokens an image")
+    trained = json.loads((data_dir() / f"{name}-mini" / "training.json").read_text(encoding="utf-8"))
+    print(f"{name:17s} {pipeline.model.count_parameters()['total'] / 1e6:.1f} million parameters, trained on "
+          f"{trained['images']:,} images of {pipeline.model.config.seq_len} {pipeline.tokenizer.kind} tokens")
 
 # %%
 options = {"guidance_scale": guidance_scale, "num_denoising_steps": num_denoising_steps}
@@ -95,15 +99,16 @@ show(contact_sheet(torch.cat(list(drawn.values())), [name.replace("-", "\n") for
 
 # %% [markdown]
 # ### What works, and what does not
-# These are tiny models of a few million parameters, trained on a CPU within an afternoon; the smallest models in the
-# paper have 150 million. Look at the pictures with that in mind, and be strict:
+# Be strict: of these pictures, how many would you accept?
 #
-# - Is the right **object** there? In the right **colour**?
-# - Is the **number** right? The **position**?
+# - Is the right **object** there, or a blob of about its size and colour?
+# - Is the **colour** right? The **number**? The **position**?
 # - Are outlines and colours clean, or smeared?
 #
-# Single objects come out best. Counting and relations between two objects fail often, and the pictures are small: 64
-# pixels a side. One picture says little about a model, though; here are more of the same prompt.
+# You will not accept all of them. These are tiny models, trained on a CPU within an afternoon; the smallest in the
+# paper has 150 million parameters. In our runs, colours and rough layout came early and the shapes of things late.
+# What the four show is how the choices *differ*, at a size that you can train yourself. One picture says little about
+# a model, so here are more of one prompt.
 
 # %%
 prompt = prompts[0]
