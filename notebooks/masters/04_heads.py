@@ -533,7 +533,7 @@ show(plots.clouds(table, [f"temperature {t:g}" for t in temperatures], size=4.0)
      alt="The two moons drawn by three heads at five temperatures. At 0 softmax and flow draw one token, diffusion a "
          "few close ones; at 1 all show two moons; above 1 they spread.",
      caption=f"Standard deviation at temperature 0: {at_zero}; of the data: 1. Diffusion's tokens then lie {off:.2f} "
-             f"from the mean (the data {data['moons'].norm(dim=1).mean():.2f}), {gap:.2f} from the nearest of the data.")
+             f"from the mean (the data {data['moons'].norm(dim=1).mean():.2f}), {gap:.2f} from its nearest token.")
 
 # %% [markdown]
 # Look at diffusion at temperature 0. Without fresh noise nothing pushes a walk to either side: its tokens gather in one
