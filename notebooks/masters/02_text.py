@@ -430,9 +430,9 @@ show(contact_sheet(torch.cat([row.pixels for row in rows.values()]), list(rows),
      caption=f'Same seeds. The text is "{prompt}".')
 
 # %% [markdown]
-# Without text the model draws *some* scene: whatever scenes have in common. With text it draws the one that was asked
-# for, more or less. And in the third row the text is *amplified*: **classifier-free guidance** asks the network twice,
-# with text and with the null token, and walks on in the direction that the text has pointed to:
+# Without text the model draws *some* scene: whatever scenes have in common. With text it is pulled towards what was
+# asked for. And in the third row the text is *amplified*: **classifier-free guidance** asks the network twice, with
+# text and with the null token, and walks on in the direction that the text has pointed to:
 #
 # $$\hat\epsilon = \epsilon_{\text{null}} + w \, (\epsilon_{\text{text}} - \epsilon_{\text{null}})$$
 #
