@@ -78,7 +78,7 @@ def test_a_missing_package_and_one_too_old_share_one_command(monkeypatch):
 
 def test_a_missing_notebook_package_is_no_reason_to_stop(monkeypatch):
     real = doctor.installed
-    monkeypatch.setattr(doctor, "installed", lambda name: None if name == "jupyterlab" else real(name))
+    monkeypatch.setattr(doctor, "installed", lambda name: None if name == "nbconvert" else real(name))
     assert [problem.fatal for problem in doctor.check_packages()[1]] == [False]
 
 
