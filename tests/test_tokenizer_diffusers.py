@@ -45,7 +45,8 @@ def test_vq_model(tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     tokens = tokenizer.encode(images())
-    assert (tokenizer.kind, tokens.shape, tokens.dtype, tokenizer.codebook_size) == ("discrete", (2, 15), torch.long, 24)
+    assert (tokenizer.kind, tokenizer.codebook_size) == ("discrete", 24)
+    assert tokens.shape == (2, 15) and tokens.dtype == torch.long
     expected = model(images()).sample.clamp(-1, 1)
     assert torch.allclose(tokenizer.decode(tokens, (3, 5)), expected, atol=1e-4)
 

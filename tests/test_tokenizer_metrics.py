@@ -59,7 +59,8 @@ def test_usage_and_perplexity():
 
 def test_evaluate_gives_plain_numbers_for_both_kinds():
     x = images(3, 3, 32, 48)
-    for tokenizer in (VAETokenizer(VAEConfig(width=16, coarse_width=16)), VQTokenizer(VQConfig(width=16, coarse_width=16))):
+    small = {"width": 16, "coarse_width": 16}
+    for tokenizer in (VAETokenizer(VAEConfig(**small)), VQTokenizer(VQConfig(**small))):
         result = evaluate_tokenizer(tokenizer, x, batch_size=2)
         assert {"psnr", "ssim", "bits_per_image"} <= set(result)
         assert all(isinstance(value, float) and math.isfinite(value) for value in result.values())

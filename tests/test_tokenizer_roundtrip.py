@@ -155,7 +155,7 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path):
 
 
 def test_load_tokenizer_names_the_id_the_cause_and_the_remedy(tmp_path):
-    with pytest.raises(ValueError, match="'no-such' cannot be loaded, because .*config.json does not exist: give one of"):
+    with pytest.raises(ValueError, match="'no-such' cannot be loaded, because .*config.json does not exist: give"):
         load_tokenizer("no-such")
     (tmp_path / "config.json").write_text('{"kind": "car"}')
     with pytest.raises(ValueError, match="kind as 'car' and not as one of vae, vq"):

@@ -41,6 +41,6 @@ def square_grid(num_tokens: int) -> tuple[int, int]:
     side = math.isqrt(num_tokens)
     if side * side != num_tokens:
         raise ValueError(
-            f"{num_tokens} tokens do not fill a square (nearest: {side}x{side} = {side * side}): pass grid=(rows, columns)."
+            f"{num_tokens} tokens do not fill a square (nearest: {side}x{side} = {side * side}): pass grid=."
         )
     return side, side
