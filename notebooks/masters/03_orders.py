@@ -457,7 +457,7 @@ for name, values in context.items():
 
 # %% [markdown]
 # Read the curves with care. The $n$-th point of the raster curve is always the same place in the image, so its bumps
-# say that some places are harder than others (borders are mostly background). The random curve averages over places.
+# say that some places are harder than others. The random curve averages over places.
 # The dotted curve makes it fair: the random model gets raster's own questions, "the first $n$ are known, what is at
 # $n$?" Between dashed and dotted lies what it costs to be a generalist; between dotted and solid, what it is worth to
 # have known tokens on all sides.
@@ -566,8 +566,10 @@ show(image_grid(pictures, titles=list(inventions), scale=3),
 #
 # What can a toy with 16 tokens show of that? It shows the *mechanism*: what each order can look at, what leaks, how a
 # picture grows. It does **not** show the finding. With 16 tokens a raster model is blind for 15 short steps, not for
-# 255; objects here are two tokens wide; and a handful of pictures, chosen by one seed, decide nothing. Whoever wants
-# to compare orders needs hundreds of prompts, a judge that is not the author, and models trained alike.
+# 255; objects here are two tokens wide; and a handful of pictures, chosen by one seed, decide nothing. A mean loss
+# above that favours raster order is no contradiction either: in a short training it counts that raster order learns
+# from every token of every image. Whoever wants to compare orders needs hundreds of prompts, a judge that is not the
+# author, and models trained alike and long enough.
 #
 # ## Take along
 #
