@@ -545,11 +545,11 @@ show(loss_panels(by_known, xlabel="tokens that are known"),
      caption="Random order is trained on all of these questions. Its mean depends on how often each is asked.")
 
 # %% [markdown]
-# With nothing known, both orders have only the text, and the corner where raster starts is mostly background: an easy
-# question. Later in the row raster meets the objects. Random order asks about all places at any $k$. So neither curve
-# is a verdict on the other, not even point by point. A fair comparison needs a judge that looks at finished pictures;
-# this is why the paper reports FID and GenEval beside validation loss, and why it uses the loss for one thing only:
-# how it falls *within* a variant as the model grows.
+# Random order asks about all places at any $k$, so its curve shows what knowing more is worth. For raster order each
+# $k$ is one place of the picture ($k = 4$ is the start of the second row), so its curve mixes what is known with
+# where it looks. Neither curve is a verdict on the other, not even point by point. A fair comparison needs a judge
+# that looks at finished pictures. The paper, too, reports FID and GenEval beside validation loss, and follows the
+# loss of each variant as the model grows.
 #
 # ## Try it
 # - Set `size = "micro"` and `steps = 1500`, and go for a coffee. Which variant gains most in its pictures?
