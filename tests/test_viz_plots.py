@@ -120,5 +120,6 @@ def test_a_table_has_one_line_per_row_and_numbers_on_the_right():
                                   {"variant": "random-flow", "loss": 2.0, "params": 1}])
     assert table == ("| variant | loss | params |\n| --- | ---: | ---: |\n| raster-softmax | 6.5000 | 1,234,567 |\n"
                      "| random-flow | 2.0000 | 1 |")
+    assert plots.markdown_table([{"same": True}, {"same": False}]).split("\n")[2:] == ["| yes |", "| no |"]
     with pytest.raises(ValueError, match="the same columns in all, got 2 rows"):
         plots.markdown_table([{"a": 1}, {"b": 1}])
