@@ -55,6 +55,7 @@ from fluidlab.viz.plots import contact_sheet, hide_unknown, in_words, markdown_t
 from fluidlab.viz.show import image_grid, show, variant_style
 from fluidlab.viz.studio import Studio, dial_sheet, heard
 
+torch.set_num_threads(1)    # layers this small: a second thread waits more than it works
 VARIANTS = ["raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion"]
 pipes = {name: fl.FluidPipeline.from_pretrained(f"{name}-mini") for name in VARIANTS}
 STEPS = {"num_denoising_steps": num_denoising_steps}
