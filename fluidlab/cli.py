@@ -253,7 +253,7 @@ def add_fit(p) -> None:
     p.add_argument("--lr", type=float, help="peak learning rate; default: the recipe's")
     p.add_argument("--batch-size", type=int, help="default: the recipe's")
     p.add_argument("--codebook-size", type=int, help="for vq")
-    p.add_argument("--photo-share", type=float, default=0.125, help="share of a batch that is photograph crops")
+    p.add_argument("--photo-share", type=float, default=0.0625, help="share of a batch that is photograph crops")
     p.add_argument("--num-captions", type=int, default=60_000, help="for t5: scenes whose captions are read")
     p.add_argument("--precision", default="float32", choices=("float32", "bf16"), help="for t5")
     p.add_argument("--resume", action="store_true", help="for vae and vq")

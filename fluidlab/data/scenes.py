@@ -25,10 +25,10 @@ from fluidlab.data.splitmix import SplitMix64, hash_text
 SIZES = {"train": 1_000_000, "validation": 10_000, "test": 10_000}  # scenes a split has unless told otherwise
 SKILL_MIX = ("single_object", "two_object", "counting", "colors", "position", "color_attr")  # drawn evenly from this
 CELL = 32                          # 2x2 cells, one object each, so that objects never overlap
-SMALL = (26, 27, 28, 29, 30)       # the longer side of an object in its cell
-LARGE = (40, 42, 44, 46, 48)       # and of a single object that has the scene to itself
-LARGE_SHARE = 50                   # per cent of the scenes with one object
-OFFSET = 3                         # how far an object may lie from the middle of its cell; a large one four times that
+SMALL = (26, 28, 30)               # the longer side of an object in its cell
+LARGE = (40, 44, 48)               # and of a single object that has the scene to itself
+LARGE_SHARE = 33                   # per cent of the scenes with one object
+OFFSET = 2                         # how far an object may lie from the middle of its cell
 COUNTS = (2, 3, 4)
 IMAGE_SIZES = tuple(range(64, 257, 16))
 EXTRA_COLOR_SHARE = 25             # per cent of the counting and position scenes that name colours too
@@ -182,7 +182,7 @@ class EmojiScenes(Dataset):
             scale = self.image_size
             ink, through = self._sprite(thing["class"], thing["color"], size * scale // 64)
             h, w = through.shape
-            reach = (self.offset if side == CELL else 4 * self.offset) * scale // 64
+            reach = self.offset * scale // 64
             x0 = x * scale // 64 + _wander(rng, side * scale // 64 - w, reach)
             y0 = y * scale // 64 + _wander(rng, side * scale // 64 - h, reach)
             _composite(image[:, y0 : y0 + h, x0 : x0 + w], ink, through)
