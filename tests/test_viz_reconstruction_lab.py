@@ -20,6 +20,7 @@ from fluidlab.viz.plots_tokenizers import (
     latent_channels,
     rate_curve,
     reconstruction_rows,
+    vocabulary_curves,
 )
 from fluidlab.viz.reconstruction_lab import (
     OWN_FILE,
@@ -156,5 +157,6 @@ def test_every_plot_becomes_a_picture():
                reconstruction_rows(images, named), latent_channels(images[0], torch.randn(4, 4, 4)),
                changed_pixels(images[0], one, token=3, columns=2), code_usage(torch.tensor([5, 0, 1, 90])),
                rate_curve([1, 2, 4], [10.0, 12.0, 13.0], {"discrete": (2, 11.0)}, ceiling=14.0),
+               vocabulary_curves([16, 32], [10.0, 11.0], [1.0, 0.9]),
                drift(torch.tensor([0.0, 128, 255]), {"continuous": torch.tensor([1.0, 128.0, 250.0])})]
     assert all("data:image/" in figure_html(figure, alt="a plot") for figure in figures)

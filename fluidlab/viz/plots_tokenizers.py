@@ -183,6 +183,23 @@ def rate_curve(bits, quality, points: dict[str, tuple[float, float]], ceiling: f
     return figure
 
 
+def vocabulary_curves(codes, quality, usage):
+    """What more codes buy and how many of them lie idle, side by side, over vocabularies trained for themselves.
+
+    Args:
+        codes, quality, usage: sequences of equal length: vocabulary, PSNR in dB, share of the codes in use, 0 to 1.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4))
+    for axis, values, label in zip(axes, (quality, [100 * share for share in usage]),
+                                   ("PSNR, dB", "codes in use, %"), strict=True):
+        axis.plot(codes, values, "-s", color="#0072B2")
+        axis.set(xscale="log", xlabel="codes in the vocabulary", ylabel=label)
+        axis.set_xticks(codes, [f"{count:,.0f}" for count in codes])
+        axis.minorticks_off()
+    axes[1].axhline(90, color="black", linestyle=":", lw=1.2)
+    return figure
+
+
 def drift(inputs: Tensor, outputs: dict[str, Tensor]):
     """How far a flat colour comes out from where it went in: a smooth line bends it, a saw has too few words for it.
 
