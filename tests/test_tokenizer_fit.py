@@ -15,7 +15,7 @@ CONFIGS = {
     "vq": VQConfig(**SMALL, codebook_size=32, code_dim=4, coarse_encoder_depth=1, coarse_decoder_depth=1),
 }
 KINDS = pytest.mark.parametrize("kind", sorted(CONFIGS))
-RECIPE = FitConfig(batch_size=4, lr=3e-3, warmup_steps=5, save_every=5)
+RECIPE = FitConfig(batch_size=4, lr=1e-2, warmup_steps=5, save_every=5)
 
 
 def flat_colours(step):

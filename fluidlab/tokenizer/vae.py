@@ -30,6 +30,7 @@ class VAEConfig:
     width: int = 96
     encoder_depth: int = 1
     decoder_depth: int = 2
+    pixel_width: int = 1024  # of the hidden layer behind the pixels
     coarse_width: int = 256
     coarse_depth: int = 3  # in the decoder; the encoder stays light, for it runs on every training image
 
@@ -42,7 +43,7 @@ class VAEDecoder(nn.Module):
         self.conv = nn.Conv2d(config.latent_channels, config.width, 3, padding=1)
         self.shrink = Shrink(config.width, config.coarse_width, config.coarse_depth)
         self.grow = Grow(config.coarse_width, config.width)
-        self.to_pixels = ToPixels(config.width, config.decoder_depth)
+        self.to_pixels = ToPixels(config.width, config.decoder_depth, config.pixel_width)
         nn.init.zeros_(self.grow.conv.weight)  # the branch starts as nothing, like every residual one
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ class VQConfig:
     width: int = 96
     encoder_depth: int = 1
     decoder_depth: int = 2
+    pixel_width: int = 1024  # of the hidden layer behind the pixels
     coarse_width: int = 256
     coarse_encoder_depth: int = 2
     coarse_decoder_depth: int = 3
@@ -43,7 +44,7 @@ class VQDecoder(nn.Module):
         self.conv = nn.Conv2d(config.code_dim, config.coarse_width, 3, padding=1)
         self.blocks = mix_blocks(config.coarse_width, config.coarse_decoder_depth)
         self.grow = Grow(config.coarse_width, config.width)
-        self.to_pixels = ToPixels(config.width, config.decoder_depth)
+        self.to_pixels = ToPixels(config.width, config.decoder_depth, config.pixel_width)
 
     def forward(self, codes: Tensor) -> Tensor:
         """(B, E, h, w) to (B, 3, 16h, 16w), not clamped."""
