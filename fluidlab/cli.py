@@ -150,7 +150,7 @@ def add_export(p) -> None:
 
 
 def run_export(args) -> None:
-    """Turn a run into a pipeline folder (half precision), and its log into rows of results.csv."""
+    """Turn a run's last checkpoint into a pipeline folder (half precision), and its log into rows of results.csv."""
     import json
 
     import torch
@@ -158,10 +158,11 @@ def run_export(args) -> None:
     from fluidlab.config import TrainConfig
     from fluidlab.data.token_cache import weights_fingerprint
     from fluidlab.evaluate.results import append_results, provenance
-    from fluidlab.model.files import load_model, save_model, write_json
+    from fluidlab.model.files import save_model, write_json
     from fluidlab.text import load_text_encoder
     from fluidlab.tokenizer import load_tokenizer
-    model = load_model(args.trained / "model")
+    from fluidlab.train.checkpoint import averaged_model
+    model, steps = averaged_model(args.trained)
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
     found = {"tokenizer": weights_fingerprint(load_tokenizer(args.tokenizer)),
@@ -172,17 +173,17 @@ def run_export(args) -> None:
                              f"{made_with[:12]}, it has {found[part][:12]}.")
     save_model(model, args.out, dtype=torch.float16)
     write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder})
-    write_json(args.out / "training.json", {**facts, "images": config.steps * config.batch_size})
+    write_json(args.out / "training.json", {**facts, "steps": steps, "images": steps * config.batch_size})
     if args.results is not None:
         log = [json.loads(line) for line in (args.trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         base = {"order": model.config.order, "head": model.config.head, "preset": facts["preset"],
                 "params": model.count_parameters()["total"], "seed": config.seed, **provenance(),
                 "command": facts["command"]}
         rows = [{**base, "steps": r["step"], "metric": metric, "value": round(r[key], 6)}
-                for r in log for key, metric in (("loss", "train_loss"), ("val_loss", "val_loss"))
+                for r in log if r["step"] <= steps for key, metric in (("loss", "train_loss"), ("val_loss", "val_loss"))
                 if r[key] is not None]
         append_results(rows, args.results)
-    print(f"{args.out}: {model.config.order} + {model.config.head}, {config.steps * config.batch_size} images seen")
+    print(f"{args.out}: {model.config.order} + {model.config.head}, {steps * config.batch_size} images seen")
 
 
 def add_sample(p) -> None:

@@ -73,6 +73,9 @@ def test_a_stopped_training_resumes_to_the_same_losses(cache, tmp_path, capsys, 
     assert [p.name for p in checkpoints(tmp_path / "run")] == ["step-00000002", "step-00000003"]
     monkeypatch.undo()
 
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "half"), "--tokenizer", "scenes-vae"]) == 0
+    assert json.loads((tmp_path / "half" / "training.json").read_text())["steps"] == 3
+
     capsys.readouterr()
     assert main([*command, "--out", str(tmp_path / "run")]) == 2
     assert "already holds a run at step-00000003" in capsys.readouterr().err
@@ -94,6 +97,8 @@ def test_a_run_becomes_a_pipeline_only_with_the_parts_it_was_trained_with(cache,
     assert main(["export", str(run), str(tmp_path / "wrong"), "--tokenizer", "scenes-vq"]) == 2
     assert "was trained with another tokenizer than scenes-vq: fingerprint " in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
+    assert main(["export", str(tmp_path / "empty"), str(tmp_path / "wrong"), "--tokenizer", "scenes-vae"]) == 2
+    assert "holds no complete checkpoint" in capsys.readouterr().err
 
 
 def test_prompts_become_one_picture(model_folder, tmp_path, capsys):

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from fluidlab.config import ModelConfig
 from fluidlab.model.files import write_json, write_tensors
+from fluidlab.model.fluid import Fluid
 from fluidlab.train.optim import EMA
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -45,6 +47,21 @@ def save_checkpoint(run: Path, step: int, model, ema: EMA, optimizer: torch.opti
 def checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     return sorted(p for p in Path(run).glob("step-*") if p.suffix != ".part" and (p / "state.json").is_file())
+
+
+def averaged_model(run: Path) -> tuple[Fluid, int]:
+    """The running mean of a run's last checkpoint as a model, and the steps it has seen; the run may still go on.
+
+    Raises:
+        ValueError: there is no complete checkpoint.
+    """
+    found = checkpoints(run)
+    if not found:
+        raise ValueError(f"{run} holds no complete checkpoint; training writes one every save_every steps.")
+    state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+    model = Fluid(ModelConfig.from_dict(state["model"])).eval()
+    model.load_state_dict(load_file(found[-1] / "ema.safetensors"))
+    return model, state["step"]
 
 
 def load_checkpoint(folder: Path, model, ema: EMA, optimizer: torch.optim.Optimizer) -> dict:
