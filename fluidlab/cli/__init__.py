@@ -1,0 +1,44 @@
+"""`fluidlab doctor | fit | cache | train | export | sample | evaluate`: a few lines each over the package.
+
+Every command is two functions in a file of this folder: one that adds its options, one that runs it. Mistakes are one
+sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has been saved.
+"""
+
+import argparse
+import sys
+
+from fluidlab.cli import doctor, evaluate, fit, sample, train
+
+COMMANDS = {
+    "doctor": (doctor.add_doctor, doctor.run_doctor),
+    "fit": (fit.add_fit, fit.run_fit),
+    "cache": (train.add_cache, train.run_cache),
+    "train": (train.add_train, train.run_train),
+    "export": (train.add_export, train.run_export),
+    "sample": (sample.add_sample, sample.run_sample),
+    "evaluate": (evaluate.add_evaluate, evaluate.run_evaluate),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, FloatingPointError, OSError) as error:
+        print(f"fluidlab {args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fluidlab", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (add, run) in COMMANDS.items():
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__,
+                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        add(command)
+        command.set_defaults(run=run)
+    return parser

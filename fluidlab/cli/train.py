@@ -1,0 +1,128 @@
+"""`fluidlab cache`, `train` and `export`: from scenes to a folder that `FluidPipeline.from_pretrained` reads."""
+
+import sys
+from pathlib import Path
+
+from fluidlab.cli.options import add_source, add_threads, use_threads
+
+
+def add_cache(p) -> None:
+    p.add_argument("folder", type=Path)
+    p.add_argument("--tokenizers", nargs="+", default=["scenes-vae", "scenes-vq"])
+    p.add_argument("--text-encoder", default="scenes-t5")
+    p.add_argument("--batch-size", type=int, default=256)
+    add_source(p, 320_000)
+    add_threads(p)
+
+
+def run_cache(args) -> None:
+    """Compute tokens and text features once and keep them for training."""
+    from fluidlab.data.scenes import EmojiScenes
+    from fluidlab.data.token_cache import write_cache
+    from fluidlab.text import load_text_encoder
+    from fluidlab.tokenizer import load_tokenizer
+    use_threads(args)
+    scenes = EmojiScenes(args.split, args.image_size, args.data_seed, size=args.num_images)
+    write_cache(args.folder, scenes, args.num_images, {n: load_tokenizer(n) for n in args.tokenizers},
+                load_text_encoder(args.text_encoder), batch_size=args.batch_size,
+                description={"scenes": args.split, "image_size": args.image_size, "seed": args.data_seed})
+    print(f"{args.folder} holds {args.num_images} images")
+
+
+def add_train(p) -> None:
+    import dataclasses
+
+    from fluidlab.config import TrainConfig
+    p.add_argument("--order", default="random")
+    p.add_argument("--head", default="diffusion")
+    p.add_argument("--preset", default="mini")
+    p.add_argument("--cache", type=Path, required=True, help="folder of `fluidlab cache`")
+    p.add_argument("--validation", type=Path, help="another cache, of the validation split")
+    p.add_argument("--tokenizer", help="which of the cache's tokens; default: the one of the head's kind")
+    p.add_argument("--head-repeats", type=int, default=1)
+    p.add_argument("--out", type=Path, required=True, help="folder of the run")
+    p.add_argument("--resume", action="store_true")
+    for field in dataclasses.fields(TrainConfig):
+        if field.name != "betas":
+            p.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    add_threads(p)
+
+
+def run_train(args) -> None:
+    """Train one variant on a cache; --resume continues a run that was stopped."""
+    import dataclasses
+
+    import torch
+
+    from fluidlab.config import TOKEN_KINDS, TrainConfig, check_choice
+    from fluidlab.data.token_cache import TokenCache, cache_tokenizer
+    from fluidlab.evaluate.loss import validator
+    from fluidlab.model.fluid import Fluid
+    from fluidlab.presets import preset
+    from fluidlab.train.loop import Trainer, train
+    use_threads(args)
+    check_choice("head", args.head, tuple(TOKEN_KINDS))
+    names = [f.name for f in dataclasses.fields(TrainConfig) if f.name != "betas"]
+    config = TrainConfig(**{name: getattr(args, name) for name in names})
+    tokenizer = args.tokenizer or cache_tokenizer(args.cache, TOKEN_KINDS[args.head])
+    data = TokenCache(args.cache, tokenizer)
+    if data.kind != TOKEN_KINDS[args.head]:
+        raise ValueError(f"head {args.head!r} needs {TOKEN_KINDS[args.head]} tokens, those of {tokenizer} are "
+                         f"{data.kind}.")
+    model_config = preset(args.preset, order=args.order, head=args.head, head_repeats=args.head_repeats,
+                          **data.model_facts())
+    torch.manual_seed(config.seed)
+    model = Fluid(model_config)
+    validate = None
+    if args.validation is not None:
+        held_out = TokenCache(args.validation, tokenizer)
+        validate = validator(held_out, min(config.validate_images, len(held_out)))
+    print(f"{args.order} + {args.head}, {args.preset}: {model.count_parameters()}, {len(data)} images")
+    facts = {"preset": args.preset, "command": " ".join(["fluidlab", *sys.argv[1:]]),
+             "fingerprints": data.fingerprints()}
+    train(Trainer(model, data, config, validate), args.out, resume=args.resume, facts=facts)
+
+
+def add_export(p) -> None:
+    p.add_argument("trained", type=Path, metavar="run", help="folder of `fluidlab train`")
+    p.add_argument("out", type=Path, help="folder to write, for `FluidPipeline.from_pretrained`")
+    p.add_argument("--tokenizer", required=True, help="shipped name or folder of the tokenizer it was trained on")
+    p.add_argument("--text-encoder", default="scenes-t5")
+    p.add_argument("--results", type=Path, help="add the run's loss curve to this results.csv")
+
+
+def run_export(args) -> None:
+    """Turn a run's last checkpoint into a pipeline folder (half precision), and its log into rows of results.csv."""
+    import json
+
+    import torch
+
+    from fluidlab.config import TrainConfig
+    from fluidlab.data.token_cache import weights_fingerprint
+    from fluidlab.evaluate.results import append_results, provenance
+    from fluidlab.model.files import save_model, write_json
+    from fluidlab.text import load_text_encoder
+    from fluidlab.tokenizer import load_tokenizer
+    from fluidlab.train.checkpoint import averaged_model
+    model, steps = averaged_model(args.trained)
+    facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
+    config = TrainConfig.from_dict(facts["train"])
+    found = {"tokenizer": weights_fingerprint(load_tokenizer(args.tokenizer)),
+             "text_encoder": load_text_encoder(args.text_encoder).fingerprint()}
+    for part, made_with in facts.setdefault("fingerprints", found).items():
+        if found[part] != made_with:
+            raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "
+                             f"{made_with[:12]}, it has {found[part][:12]}.")
+    save_model(model, args.out, dtype=torch.float16)
+    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder})
+    write_json(args.out / "training.json", {**facts, "steps": steps, "images": steps * config.batch_size})
+    if args.results is not None:
+        log = [json.loads(line) for line in (args.trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        base = {"order": model.config.order, "head": model.config.head, "preset": facts["preset"],
+                "params": model.count_parameters()["total"], "seed": config.seed, **provenance(),
+                "command": facts["command"]}
+        rows = [{**base, "steps": r["step"], "metric": metric, "value": round(r[key], 6)}
+                for r in log if r["step"] <= steps for key, metric in (("loss", "train_loss"), ("val_loss", "val_loss"))
+                if r[key] is not None]
+        append_results(rows, args.results)
+    print(f"{args.out}: {model.config.order} + {model.config.head}, {steps * config.batch_size} images seen")
