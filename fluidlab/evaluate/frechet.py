@@ -1,0 +1,111 @@
+"""The Frechet distance between two sets of images, as any feature extractor sees them.
+
+Two sets of features are summed up as two Gaussians, and the distance between those has a closed form (Dowson and
+Landau 1982; Heusel et al. 2017, arXiv 1706.08500, equation 6). With the features of Inception-v3 it is called FID, and
+only then. What to notice: it compares distributions, so it never asks whether an image fits its prompt; and few
+samples make it too large, by an amount that falls as 1/n, which `frechet_at_infinity` measures and takes away.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean (F,) and covariance (F, F) of `count` feature vectors, in float64."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: int
+
+
+@torch.no_grad()
+def extract_features(batches: Iterable[Tensor], extractor: Callable[[Tensor], Tensor]) -> Tensor:
+    """Features (n, F) in float64 of batches of images (B, 3, H, W) in [-1, 1].
+
+    Raises:
+        ValueError: there is no image, or the extractor gives something other than (B, F).
+    """
+    parts = []
+    for images in batches:
+        features = extractor(images)
+        if features.ndim != 2 or len(features) != len(images):
+            raise ValueError(f"an extractor must turn {len(images)} images into ({len(images)}, F) features, "
+                             f"got {tuple(features.shape)}.")
+        parts.append(features.double().cpu())
+    if not parts:
+        raise ValueError("a Frechet distance needs images, got 0.")
+    return torch.cat(parts)
+
+
+def gaussian_of(features: Tensor) -> Gaussian:
+    """The Gaussian with the mean and the (unbiased) covariance of features (n, F).
+
+    Raises:
+        ValueError: fewer than two vectors, or a number that is not finite.
+    """
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError(f"a covariance needs at least 2 feature vectors (n, F), got {tuple(features.shape)}.")
+    values = features.double().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError(f"{int((~np.isfinite(values)).any(axis=1).sum())} of {len(values)} feature vectors hold "
+                         f"numbers that are not finite.")
+    return Gaussian(values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False)), len(values))
+
+
+def frechet_between(a: Gaussian, b: Gaussian) -> float:
+    """|m_a - m_b|^2 + tr(S_a) + tr(S_b) - 2 tr (S_a^1/2 S_b S_a^1/2)^1/2, at least 0.
+
+    The product of two covariances is not symmetric, and the usual matrix root of it turns complex when a covariance
+    is singular, as it is with fewer images than features. The symmetric form has the same trace and no such trouble.
+
+    Raises:
+        ValueError: the two have different numbers of features.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"both sets need the same features, got {a.mean.size} and {b.mean.size} numbers an image.")
+    values, vectors = np.linalg.eigh(a.covariance)
+    root = vectors * np.sqrt(values.clip(min=0.0)) @ vectors.T                        # (F, F), S_a^1/2
+    spectrum = np.linalg.eigvalsh(root @ b.covariance @ root).clip(min=0.0)          # (F,)
+    apart = float(((a.mean - b.mean) ** 2).sum())
+    spread = float(np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * np.sqrt(spectrum).sum())
+    return max(0.0, apart + spread)
+
+
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
+    """Distance between two sets of features (n, F) and (m, F); 0 for equal sets, too large for small ones."""
+    return frechet_between(gaussian_of(features), gaussian_of(reference))
+
+
+def frechet_at_infinity(features: Tensor, reference: Tensor, *, points: int = 12, seed: int = 0) -> tuple[float, float]:
+    """The distance that unlimited samples would have, and its standard error (Chong and Forsyth 2020, 1911.07023).
+
+    The distance is measured on random subsets of growing size, and the straight line through it over 1/n is followed
+    to 1/n = 0. The reference stays whole, so take as large a one as you can.
+
+    Args:
+        features: (n, F) of the images that are judged, n at least 200.  reference: (m, F).
+        points: sizes of subsets, from a tenth of n (and at least 100) to n.
+
+    Returns:
+        The intercept, which can be slightly negative when the sets are alike, and its standard error.
+
+    Raises:
+        ValueError: fewer than 200 images, or fewer than 3 points.
+    """
+    from scipy.stats import linregress
+    n = len(features)
+    if n < 200 or points < 3:
+        raise ValueError(f"following the distance to 1/n = 0 needs at least 200 images and 3 points, got {n} and "
+                         f"{points}.")
+    target, shuffle = gaussian_of(reference), torch.Generator().manual_seed(seed)
+    inverse, distances = np.linspace(1 / n, 1 / max(100, n // 10), points), []
+    for size in (1 / inverse).round().astype(int):
+        chosen = torch.randperm(n, generator=shuffle)[:size]
+        distances.append(frechet_between(gaussian_of(features[chosen]), target))
+    line = linregress(inverse, distances)
+    return float(line.intercept), float(line.intercept_stderr)

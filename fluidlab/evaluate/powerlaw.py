@@ -1,0 +1,106 @@
+"""Scaling laws: fit L = a N^-b + c, say how sure it is, and try it on a size that it has not seen.
+
+Kaplan et al. 2020 (arXiv 2001.08361) fit straight lines in log-log, which is c = 0 and what Fluid's figure 5 shows;
+Hoffmann et al. 2022 (2203.15556, section 3.3) add the floor c, the loss that no size gets below. What to notice: with
+a handful of sizes both often fit equally well and then predict very different things.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluidlab.evaluate.statistics import Interval
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """L = a N^-b + c. r2 is the share of the variance of log L that the fit explains; intervals by bootstrap."""
+
+    a: float
+    b: float
+    c: float
+    r2: float
+    b_interval: Interval | None = None
+    c_interval: Interval | None = None
+
+    def __call__(self, size):
+        """The loss at one size or an array of them."""
+        return self.a * np.asarray(size, dtype=float) ** -self.b + self.c
+
+
+def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: bool = False, bootstrap: int = 200,
+                  seed: int = 0) -> PowerLaw:
+    """Least squares on log L.
+
+    Args:
+        sizes: parameters or FLOPs, positive; the same one may come several times (seeds).
+        losses: positive, one for each.
+        floor: False for a straight line in log-log (c = 0), True for a c from 0 to just below the smallest loss.
+        bootstrap: how often the residuals are drawn anew for the 95 % intervals of b and c; 0 for none.
+
+    Raises:
+        ValueError: fewer than three different sizes (four with a floor), unequal lengths, or a number that is not
+            positive and finite.
+    """
+    n, y = (np.asarray(values, dtype=float) for values in (sizes, losses))
+    least = 4 if floor else 3
+    if n.shape != y.shape or n.ndim != 1 or len(np.unique(n)) < least:
+        raise ValueError(f"a power law{' with a floor' if floor else ''} needs at least {least} different sizes, got "
+                         f"{len(np.unique(n))} sizes and {y.size} losses.")
+    bad = ~(np.isfinite(n) & np.isfinite(y) & (n > 0) & (y > 0))
+    if bad.any():
+        raise ValueError(f"sizes and losses must be positive and finite, but {int(bad.sum())} of {len(n)} pairs are "
+                         f"not, the first {n[bad][0]:g} with {y[bad][0]:g}.")
+    law = _fit(n, y, floor)
+    if not bootstrap:
+        return law
+    random, predicted = np.random.default_rng(seed), np.log(law(n))
+    residuals = np.log(y) - predicted
+    residuals *= np.sqrt(len(n) / max(1, len(n) - (3 if floor else 2)))                # the fit has used some up
+    again = [_fit(n, np.exp(predicted + random.choice(residuals, len(n))), floor) for _ in range(bootstrap)]
+    between = {name: np.percentile([getattr(f, name) for f in again], [2.5, 97.5]) for name in ("b", "c")}
+    return dataclasses.replace(law, b_interval=Interval(law.b, *map(float, between["b"])),
+                               c_interval=Interval(law.c, *map(float, between["c"])))
+
+
+def _fit(n: np.ndarray, y: np.ndarray, floor: bool) -> PowerLaw:
+    """For every c the best a and b are a straight line through log(L - c); only c has to be searched."""
+    from scipy.optimize import minimize_scalar
+    log_n, log_y = np.log(n), np.log(y)
+
+    def line(c: float) -> tuple[float, float]:
+        slope, start = np.polyfit(log_n, np.log(y - c), 1)
+        return np.exp(start), -slope
+
+    def error(c: float) -> float:
+        a, b = line(c)
+        return float(((np.log(a * n ** -b + c) - log_y) ** 2).sum())
+
+    c = 0.0
+    if floor:
+        shares = np.linspace(0.0, 0.999, 60)                                           # the error has several valleys
+        best = int(np.argmin([error(share * y.min()) for share in shares]))
+        low, high = shares[max(0, best - 1)], shares[min(len(shares) - 1, best + 1)]
+        c = float(minimize_scalar(error, bounds=(low * y.min(), high * y.min()), method="bounded").x)
+        c = c if error(c) < error(0.0) else 0.0
+    a, b = line(c)
+    spread = float(((log_y - log_y.mean()) ** 2).sum())
+    return PowerLaw(float(a), float(b), c, 1.0 - error(c) / spread if spread > 0 else 0.0)
+
+
+def hold_out_largest(sizes: Sequence[float], losses: Sequence[float], *, floor: bool = False) -> tuple[PowerLaw, float]:
+    """Fit without the largest size, then predict it.
+
+    Returns:
+        The law, and the relative error of its prediction: (predicted - measured) / measured, mean over seeds.
+
+    Raises:
+        ValueError: too few sizes are left, as for `fit_power_law`.
+    """
+    n, y = (np.asarray(values, dtype=float) for values in (sizes, losses))
+    largest = n == n.max()
+    law = fit_power_law(n[~largest], y[~largest], floor=floor)
+    measured = float(y[largest].mean())
+    return law, (float(law(n.max())) - measured) / measured
