@@ -6,7 +6,7 @@ from fluidlab.cli.options import add_threads, given, use_threads
 
 
 def add_fit(p) -> None:
-    p.add_argument("what", choices=("atlas", "vae", "vq", "t5"))
+    p.add_argument("what", choices=("atlas", "vae", "vq", "t5", "detector"))
     p.add_argument("--out", type=Path, help="folder to write; the atlas always goes to data/")
     p.add_argument("--steps", type=int, help="optimizer steps")
     p.add_argument("--minutes", type=float, help="for vae and vq, instead of steps")
@@ -16,12 +16,12 @@ def add_fit(p) -> None:
     p.add_argument("--photo-share", type=float, default=0.0625, help="share of a batch that is photograph crops")
     p.add_argument("--num-captions", type=int, default=60_000, help="for t5: scenes whose captions are read")
     p.add_argument("--precision", default="float32", choices=("float32", "bf16"), help="for t5")
-    p.add_argument("--resume", action="store_true", help="for vae and vq")
+    p.add_argument("--resume", action="store_true", help="for vae, vq and detector")
     add_threads(p)
 
 
 def run_fit(args) -> None:
-    """Train a tokenizer (vae, vq) or the text encoder (t5), or draw the emoji atlas anew."""
+    """Train a tokenizer (vae, vq), the text encoder (t5) or SceneEval's judge (detector), or draw the atlas anew."""
     use_threads(args)
     if args.what == "atlas":
         from fluidlab.data.atlas import build_atlas
@@ -29,7 +29,7 @@ def run_fit(args) -> None:
     elif args.out is None:
         raise ValueError(f"fit {args.what} needs --out, the folder to write.")
     else:
-        (fit_text_encoder if args.what == "t5" else fit_image_tokenizer)(args)
+        {"t5": fit_text_encoder, "detector": fit_judge}.get(args.what, fit_image_tokenizer)(args)
 
 
 def fit_image_tokenizer(args) -> None:
@@ -61,3 +61,10 @@ def fit_text_encoder(args) -> None:
     from fluidlab.text.fit import fit_text
     fit_text(caption_documents("train", args.num_captions), caption_documents("validation", 1000), args.out,
              precision=args.precision, **given(steps=args.steps, lr=args.lr, batch_size=args.batch_size))
+
+
+def fit_judge(args) -> None:
+    """True scenes, spoiled a little, into `fit_detector`."""
+    from fluidlab.evaluate.detector_fit import DetectorRecipe, fit_detector
+    fit_detector(args.out, DetectorRecipe(**given(steps=args.steps, lr=args.lr, batch_size=args.batch_size)),
+                 resume=args.resume)

@@ -1,0 +1,189 @@
+"""SceneEval: GenEval's six skills, asked of scenes and judged by a detector.
+
+The rules are those of GenEval (Ghosh, Hajishirzi and Schmidt, NeurIPS 2023, section 3): all objects there, counts
+exact, the colour of the surest object right, positions by the middles of the boxes with a margin, colours attributed
+object by object. Half of the prompts of the composed skills name pairs and colours that training never shows; they
+are reported apart. What to notice: a score is only worth something between its two ends, the judge's own mistakes on
+true scenes (`ceiling`) and what another scene's caption gets by accident (`mismatched`).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fluidlab.data.scenes import COMPOSED, SKILL_MIX, EmojiScenes, prompts
+from fluidlab.evaluate.detector import Detection, Detector
+from fluidlab.evaluate.statistics import Interval, wilson
+
+MARGIN = 0.1           # of the two boxes' sides: middles closer than this are neither left nor right (GenEval)
+PROMPTS_PER_SKILL = 100
+SKILLS = SKILL_MIX
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says of one image, and why not."""
+
+    skill: str
+    heldout: bool
+    correct: bool
+    reason: str = ""
+
+
+def prompt_list(per_skill: int = PROMPTS_PER_SKILL, seed: int = 0) -> list[dict]:
+    """The fixed prompts: `per_skill` of each skill, of the composed skills half with held-out compositions.
+
+    Raises:
+        ValueError: fewer than two a skill.
+    """
+    if per_skill < 2:
+        raise ValueError(f"per_skill must be at least 2, so that half can be held out, got {per_skill}.")
+    chosen = []
+    for skill in SKILLS:
+        if skill in COMPOSED:
+            half = per_skill // 2
+            chosen += prompts(skill, per_skill - half, heldout=False, seed=seed)
+            chosen += prompts(skill, half, heldout=True, seed=seed)
+        else:
+            chosen += prompts(skill, per_skill, seed=seed)
+    return chosen
+
+
+def judge(prompt: dict, found: list[Detection]) -> Verdict:
+    """Whether the objects that were found are what the prompt asks for.
+
+    Args:
+        prompt: as `prompt_list` gives them, with skill, objects, relation and heldout.
+        found: of one image, the surest first.
+    """
+    reason = _fault(prompt, found)
+    return Verdict(prompt["skill"], prompt["heldout"], reason == "", reason)
+
+
+def _fault(prompt: dict, found: list[Detection]) -> str:
+    """The first thing that is wrong, in words; empty if nothing is."""
+    wanted = prompt["objects"]
+    of = {thing["class"]: [d for d in found if d.name == thing["class"]] for thing in wanted}
+    for name, there in of.items():
+        asked = sum(thing["class"] == name for thing in wanted)
+        if len(there) < asked:
+            return f"{len(there)} of {asked} {name}"
+        if prompt["skill"] == "counting" and len(there) > asked:
+            return f"{len(there)} instead of {asked} {name}"
+    for thing in wanted:
+        color = of[thing["class"]][0].color
+        if thing["color"] is not None and color != thing["color"]:
+            return f"{thing['class']} is {color}, not {thing['color']}"
+    if prompt["relation"] is not None:
+        first, second = (of[thing["class"]][0] for thing in wanted)
+        seen = relations(first.box, second.box)
+        if prompt["relation"] not in seen:
+            return f"{first.name} is {' and '.join(sorted(seen)) or 'beside nothing'}, not {prompt['relation']}"
+    return ""
+
+
+def relations(a: tuple, b: tuple) -> set[str]:
+    """Where box a lies as seen from box b: up to two of "left of", "right of", "above", "below" (GenEval's rule).
+
+    The middles' distance counts beyond MARGIN times the sum of both boxes' sides, and a direction counts when it makes
+    up at least half of the rest.
+    """
+    middle = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (a, b)]
+    sides = [(box[2] - box[0], box[3] - box[1]) for box in (a, b)]
+    offset = []
+    for axis in (0, 1):
+        distance = middle[0][axis] - middle[1][axis]
+        rest = max(0.0, abs(distance) - MARGIN * (sides[0][axis] + sides[1][axis]))
+        offset.append(rest if distance > 0 else -rest)
+    length = (offset[0] ** 2 + offset[1] ** 2) ** 0.5
+    if length < 1e-3:
+        return set()
+    x, y = offset[0] / length, offset[1] / length
+    return {name for name, holds in (("left of", x < -0.5), ("right of", x > 0.5), ("above", y < -0.5),
+                                     ("below", y > 0.5)) if holds}
+
+
+def judge_images(detector: Detector, images: Iterable[Tensor], asked: list[dict]) -> list[Verdict]:
+    """Verdicts on batches of images (B, 3, S, S) in [-1, 1]; image i answers prompt i of `asked`.
+
+    Raises:
+        ValueError: there are more or fewer images than prompts.
+    """
+    found = [objects for batch in images for objects in detector.detect(batch)]
+    if len(found) != len(asked):
+        raise ValueError(f"every image needs its prompt, got {len(found)} images and {len(asked)} prompts.")
+    return [judge(prompt, objects) for prompt, objects in zip(asked, found, strict=True)]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares of correct images with Wilson's intervals: of each skill, and overall = the mean of the six (GenEval).
+
+    The interval of `overall` is that of all images together, which are as many in each skill.
+    """
+
+    skills: dict[str, Interval]
+    overall: Interval
+    seen: Interval | None      # the composed skills only: compositions that training shows
+    heldout: Interval | None   # and those that it never shows
+
+
+def scores(verdicts: list[Verdict]) -> Scores:
+    """Sum up verdicts.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not verdicts:
+        raise ValueError("a score needs at least 1 verdict, got 0.")
+
+    def share(chosen: list[Verdict]) -> Interval | None:
+        return wilson(sum(v.correct for v in chosen), len(chosen)) if chosen else None
+
+    skills = {skill: share([v for v in verdicts if v.skill == skill]) for skill in SKILLS}
+    skills = {skill: interval for skill, interval in skills.items() if interval is not None}
+    mean = sum(interval.value for interval in skills.values()) / len(skills)
+    pooled = share(verdicts)
+    composed = [v for v in verdicts if v.skill in COMPOSED]
+    return Scores(skills, Interval(mean, mean - pooled.value + pooled.low, mean - pooled.value + pooled.high),
+                  share([v for v in composed if not v.heldout]), share([v for v in composed if v.heldout]))
+
+
+def true_scenes(per_skill: int = 400, seed: int = 0, batch_size: int = 64) -> tuple[list[Tensor], list[dict]]:
+    """Held-out scenes as images (in batches) and as the prompts that they answer, `per_skill` of each skill."""
+    images, asked = [], []
+    for skill in SKILLS:
+        scenes = EmojiScenes("test", seed=seed, size=per_skill, skills=(skill,))
+        for start in range(0, per_skill, batch_size):
+            images.append(scenes.batch(range(start, min(start + batch_size, per_skill)))[0].float() / 127.5 - 1)
+        for plan in map(scenes.plan, range(per_skill)):
+            asked.append({"skill": skill, "objects": plan.objects, "relation": plan.relation, "heldout": plan.heldout})
+    return images, asked
+
+
+def examine(detector: Detector, per_skill: int = 400, seed: int = 0,
+            through: Callable[[Tensor], Tensor] = lambda images: images) -> tuple[Scores, Scores]:
+    """The judge judged: its scores on true scenes with their own captions, and with those of other scenes.
+
+    Args:
+        through: what happens to the images first, for example encoding and decoding by a tokenizer.
+
+    Returns:
+        ceiling, mismatched: a perfect generator gets the first, one that ignores its prompt the second.
+    """
+    images, asked = true_scenes(per_skill, seed)
+    with torch.no_grad():
+        found = [objects for batch in images for objects in detector.detect(through(batch))]
+    right = [judge(prompt, objects) for prompt, objects in zip(asked, found, strict=True)]
+    # Another scene of the same skill; where it happens to ask for the same thing, the next one that does not.
+    wrong = []
+    for i, objects in enumerate(found):
+        first = i // per_skill * per_skill
+        for k in range(1, per_skill):
+            other = asked[first + (i - first + k) % per_skill]
+            if (other["objects"], other["relation"]) != (asked[i]["objects"], asked[i]["relation"]):
+                wrong.append(judge(other, objects))
+                break
+    return scores(right), scores(wrong)
