@@ -179,3 +179,21 @@ def test_each_command_has_a_help_with_its_defaults(name, capsys):
         main([name, "--help"])
     said = capsys.readouterr().out
     assert stop.value.code == 0 and f"usage: fluidlab {name}" in said and len(said.splitlines()) > 4
+
+
+def test_the_judge_and_a_pipeline_are_evaluated(cache, tmp_path, capsys):
+    """Everything tiny: the numbers mean nothing, the columns and files do."""
+    judge, run, pipe, results = (tmp_path / name for name in ("judge", "run", "pipe", "results.csv"))
+    assert main(["fit", "detector", "--steps", "2", "--batch-size", "2", "--out", str(judge)]) == 0
+    assert main(["evaluate", "judge", str(judge), "--per-skill", "2"]) == 0
+    assert "| through scenes-vq | another's |" in capsys.readouterr().out
+    assert main(["train", "--cache", str(cache), "--out", str(run), *SHORT]) == 0
+    assert main(["export", str(run), str(pipe), "--tokenizer", "scenes-vae"]) == 0
+    command = ["evaluate", "images", str(pipe), "--detector", str(judge), "--per-skill", "2", "--images-per-prompt",
+               "1", "--frechet-images", "4", "--num-denoising-steps", "2", "--results", str(results)]
+    assert main(command) == 2
+    assert "needs --out" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "eval")]) == 0
+    assert "sceneval_overall" in capsys.readouterr().out
+    metrics = {row.split(",")[6] for row in results.read_text().splitlines()[1:]}
+    assert {"frechet", "sceneval_overall", "sceneval_counting_high"} <= metrics
