@@ -74,13 +74,17 @@ def judge(args) -> None:
     from fluidlab.evaluate.detector import load_detector
     from fluidlab.evaluate.sceneval import SKILLS, examine
     from fluidlab.tokenizer import load_tokenizer
-    through = {"as they are": lambda x: x}
-    for name in ("scenes-vae", "scenes-vq"):
-        through[f"through {name}"] = lambda x, t=load_tokenizer(name): t.decode(t.encode(x))
+
+    def through(name: str):
+        tokenizer = load_tokenizer(name)
+        return lambda images: tokenizer.decode(tokenizer.encode(images))
+
+    changes = {"as they are": lambda images: images,
+               **{f"through {name}": through(name) for name in ("scenes-vae", "scenes-vq")}}
     print(f"| judge | true scenes | caption | {' | '.join(SKILLS)} | overall |\n|{'---|' * (len(SKILLS) + 4)}")
     for name in args.names or (args.detector,):
         detector = load_detector(name)
-        for title, change in through.items():
+        for title, change in changes.items():
             with torch.no_grad():
                 both = examine(detector, 4 * args.per_skill, through=change)
             for caption, found in zip(("its own", "another's"), both, strict=True):
