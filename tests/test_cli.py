@@ -197,3 +197,23 @@ def test_the_judge_and_a_pipeline_are_evaluated(cache, tmp_path, capsys):
     assert "sceneval_overall" in capsys.readouterr().out
     metrics = {row.split(",")[6] for row in results.read_text().splitlines()[1:]}
     assert {"frechet", "sceneval_overall", "sceneval_counting_high"} <= metrics
+
+
+def test_a_study_is_planned_trained_continued_and_fitted(cache, tmp_path, capsys):
+    out, results = tmp_path / "study", tmp_path / "results.csv"
+    sizes = ["--sizes", "tiny", "small", "micro"]
+    command = ["scale", "--cache", str(cache), "--validation", str(cache), "--steps", "2", "--batch-size", "8",
+               "--orders", "random", "--heads", "diffusion", "--out", str(out), "--results", str(results)]
+    assert main([*command, *sizes, "--plan"]) == 0
+    planned = capsys.readouterr().out
+    assert "| random-diffusion-tiny-0 | 170,800 | 76,416 |" in planned and "3 cells, 16 images each" in planned
+    assert not out.exists()
+    assert main([*command, "--sizes", "tiny"]) == 0
+    first = losses(out / "random-diffusion-tiny-0")
+    assert main([*command, *sizes]) == 0
+    assert "random-diffusion-tiny-0 is trained" in capsys.readouterr().out
+    assert losses(out / "random-diffusion-tiny-0") == first
+    assert main(["scale", "--fit", "--results", str(results), "--batch-size", "8"]) == 0
+    assert "| random-diffusion | flops | no |" in capsys.readouterr().out
+    assert main(["scale", "--sizes", "tiny", "--out", str(out)]) == 2
+    assert "needs --cache or --cache-discrete, got neither" in capsys.readouterr().err

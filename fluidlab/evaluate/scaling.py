@@ -1,0 +1,164 @@
+"""The scaling study: which models are trained, what each costs, and which laws their losses follow.
+
+The paper trains four variants at several sizes on the same images for the same steps and looks at the loss (figure 5),
+at the metrics (figure 6), at both over compute (figure 7) and at one against the other (figure 8). The same is done
+here at laptop size. What to notice: a law has an x, and the choice matters. At these sizes the head and the aligner are
+a large part of a model, and the tied table of the softmax head a larger one, so x can be all parameters or the
+backbone's alone; and FLOPs count what all of them do, whatever they are called.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fluidlab.config import ORDER_NAMES, TOKEN_KINDS, ModelConfig, check_choice
+from fluidlab.evaluate.powerlaw import PowerLaw, fit_power_law, hold_out_largest
+from fluidlab.model.fluid import Fluid
+
+STUDY_SIZES = ("tiny", "small", "micro", "mini", "midi", "maxi")
+STUDY_HEADS = ("softmax", "diffusion")
+X_AXES = ("params", "backbone_params", "flops")
+TEXT_TOKENS = 8   # of a caption, on average: what a FLOP count takes a text to be
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training of the study."""
+
+    order: str
+    head: str
+    size: str
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its folder: "random-diffusion-mini-0"."""
+        return f"{self.order}-{self.head}-{self.size}-{self.seed}"
+
+
+def study_cells(sizes: Iterable[str] = STUDY_SIZES, heads: Iterable[str] = STUDY_HEADS,
+                orders: Iterable[str] = ORDER_NAMES, seeds: Iterable[int] = (0,)) -> list[Cell]:
+    """All cells, small sizes of all variants first, so that a study that is stopped early can still be compared.
+
+    Raises:
+        ValueError: an unknown order or head, or no cell at all.
+    """
+    cells = [Cell(order=order, head=head, size=size, seed=seed)
+             for seed in seeds for size in sizes for order in orders for head in heads]
+    for cell in cells:
+        check_choice("order", cell.order, ORDER_NAMES)
+        check_choice("head", cell.head, tuple(TOKEN_KINDS))
+    if not cells:
+        raise ValueError("a study needs at least 1 size, 1 order, 1 head and 1 seed, got 0 cells.")
+    return cells
+
+
+@functools.lru_cache(maxsize=64)
+def part_counts(config: ModelConfig) -> dict[str, int]:
+    """Parameters of each part and "total", counted without making the weights."""
+    with torch.device("meta"):
+        return Fluid(config).count_parameters()
+
+
+@functools.lru_cache(maxsize=64)
+def training_flops(config: ModelConfig, text_tokens: int = TEXT_TOKENS) -> float:
+    """Floating-point operations of one image, forward and backward, as PyTorch counts them (a multiply-add is 2)."""
+    with torch.device("meta"):
+        model = Fluid(config)
+        N, continuous = config.seq_len, config.token_kind == "continuous"
+        tokens = torch.zeros(1, N, config.token_dim) if continuous else torch.zeros(1, N, dtype=torch.long)
+        features = torch.zeros(1, text_tokens, config.text_dim)
+        mask = torch.ones(1, text_tokens, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counter:
+        model(tokens, features, mask, torch.Generator()).backward()
+    return float(counter.get_total_flops())
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trained cell as a point of a figure: what it is, what it cost, what was measured."""
+
+    order: str
+    head: str
+    size: str
+    seed: int
+    steps: int
+    params: int
+    backbone_params: int
+    flops: float      # of the whole training, `images` images
+    value: float
+
+    @property
+    def variant(self) -> str:
+        return f"{self.order}-{self.head}"
+
+
+def study_points(rows: list[dict[str, str]], config_of: Callable[[str, str, str], ModelConfig], *,
+                 metric: str = "val_loss", batch_size: int = 128, steps: int | None = None) -> list[Point]:
+    """Rows of results.csv as points.
+
+    Args:
+        rows: of `read_results`.  config_of: (size, order, head) to the configuration, for example from `preset`.
+        metric: which measure.  batch_size: images a step.
+        steps: only what was measured after so many steps; None for the last measurement of every cell.
+
+    Raises:
+        ValueError: a row whose number is missing or broken, named with its line; or no row of the metric.
+    """
+    last: dict[tuple, Point] = {}
+    for line, row in enumerate(rows, start=2):  # line 1 of the file is the header
+        if row["metric"] != metric:
+            continue
+        try:
+            value, done, seed = float(row["value"]), int(row["steps"]), int(row["seed"])
+        except (TypeError, ValueError):
+            raise ValueError(f"row {line} of the results holds value {row['value']!r}, steps {row['steps']!r} and seed "
+                             f"{row['seed']!r}, which must be numbers.") from None
+        if not math.isfinite(value):
+            raise ValueError(f"row {line} of the results says that {metric} of {row['order']} + {row['head']} after "
+                             f"{done} steps is {value}: that run failed, train it again with a smaller lr.")
+        if steps is not None and done != steps:
+            continue
+        config = config_of(row["preset"], row["order"], row["head"])
+        counts, key = part_counts(config), (row["order"], row["head"], row["preset"], seed)
+        if key not in last or done > last[key].steps:
+            last[key] = Point(row["order"], row["head"], row["preset"], seed, done, counts["total"], counts["backbone"],
+                              training_flops(config) * done * batch_size, value)
+    if not last:
+        raise ValueError(f"the results hold 0 rows of {metric}{'' if steps is None else f' after {steps} steps'}, got "
+                         f"{len(rows)} rows of {', '.join(sorted({row['metric'] for row in rows})) or 'nothing'}.")
+    return sorted(last.values(), key=lambda p: (p.order, p.head, p.params, p.seed))
+
+
+@dataclass(frozen=True)
+class VariantLaw:
+    """The law of one variant, and what it says of the largest size when that was held out (relative error)."""
+
+    variant: str
+    law: PowerLaw
+    held_out_error: float | None
+
+
+def study_laws(points: list[Point], x: str = "params", *, floor: bool = False,
+               bootstrap: int = 200) -> list[VariantLaw]:
+    """A power law for every variant among the points.
+
+    Args:
+        x: "params", "backbone_params" or "flops".  floor: with a loss that no size gets below.
+
+    Raises:
+        ValueError: an unknown x, or a variant with too few sizes.
+    """
+    check_choice("x", x, X_AXES)
+    laws = []
+    for variant in dict.fromkeys(point.variant for point in points):
+        sizes = [getattr(point, x) for point in points if point.variant == variant]
+        losses = [point.value for point in points if point.variant == variant]
+        law = fit_power_law(sizes, losses, floor=floor, bootstrap=bootstrap)
+        enough = len(set(sizes)) > (4 if floor else 3)
+        laws.append(VariantLaw(variant, law, hold_out_largest(sizes, losses, floor=floor)[1] if enough else None))
+    return laws
