@@ -1,6 +1,6 @@
 """One visible table of sizes. A run states its size's name and only what differs from it.
 
-nano is for tests, mini is what the course ships, tiny to maxi are the scaling study, and the paper's sizes are derived:
+nano is for tests, mini is what the course ships, pico to maxi are the scaling study, and the paper's sizes are derived:
 the paper gives parameter counts and not widths or depths, so each row is the arithmetic blocks x 16 d^2 + aligner
 6 x 12 d^2 + head 34 d^2 solved for a round d. `tests/test_presets.py` counts every one of them on the meta device.
 """
@@ -12,9 +12,8 @@ PAPER = dict(seq_len=256, text_dim=4096, codebook_size=8192, token_dim=16)      
 
 SIZES = {
     #           width        depth     num_heads     aligner_depth    head_depth
-    "nano":  dict(width=64,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=2, **TOY),
-    "tiny":  dict(width=48,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
-    "small": dict(width=80,  depth=3,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
+    "pico":  dict(width=48,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
+    "nano":  dict(width=64,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
     "micro": dict(width=128, depth=3,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
     "mini":  dict(width=192, depth=4,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
     "midi":  dict(width=256, depth=5,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),

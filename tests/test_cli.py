@@ -182,7 +182,7 @@ def test_each_command_has_a_help_with_its_defaults(name, capsys):
 
 
 def test_the_judge_and_a_pipeline_are_evaluated(cache, tmp_path, capsys):
-    """Everything tiny: the numbers mean nothing, the columns and files do."""
+    """Everything pico: the numbers mean nothing, the columns and files do."""
     judge, run, pipe, results = (tmp_path / name for name in ("judge", "run", "pipe", "results.csv"))
     assert main(["fit", "detector", "--steps", "2", "--batch-size", "2", "--out", str(judge)]) == 0
     assert main(["evaluate", "judge", str(judge), "--per-skill", "2"]) == 0
@@ -201,19 +201,23 @@ def test_the_judge_and_a_pipeline_are_evaluated(cache, tmp_path, capsys):
 
 def test_a_study_is_planned_trained_continued_and_fitted(cache, tmp_path, capsys):
     out, results = tmp_path / "study", tmp_path / "results.csv"
-    sizes = ["--sizes", "tiny", "small", "micro"]
+    sizes = ["--sizes", "pico", "nano", "micro"]
     command = ["scale", "--cache", str(cache), "--validation", str(cache), "--steps", "2", "--batch-size", "8",
                "--orders", "random", "--heads", "diffusion", "--out", str(out), "--results", str(results)]
     assert main([*command, *sizes, "--plan"]) == 0
     planned = capsys.readouterr().out
-    assert "| random-diffusion-tiny-0 | 170,800 | 76,416 |" in planned and "3 cells, 16 images each" in planned
+    assert "| random-diffusion-pico-0 | 170,800 | 76,416 |" in planned and "3 cells, 16 images each" in planned
     assert not out.exists()
-    assert main([*command, "--sizes", "tiny"]) == 0
-    first = losses(out / "random-diffusion-tiny-0")
+    assert main([*command, "--sizes", "pico"]) == 0
+    first = losses(out / "random-diffusion-pico-0")
     assert main([*command, *sizes]) == 0
-    assert "random-diffusion-tiny-0 is trained" in capsys.readouterr().out
-    assert losses(out / "random-diffusion-tiny-0") == first
+    assert "random-diffusion-pico-0 is trained" in capsys.readouterr().out
+    assert losses(out / "random-diffusion-pico-0") == first
     assert main(["scale", "--fit", "--results", str(results), "--batch-size", "8"]) == 0
     assert "| random-diffusion | flops | no |" in capsys.readouterr().out
-    assert main(["scale", "--sizes", "tiny", "--out", str(out)]) == 2
+    assert main([*command, "--sizes", "pico", "--steps", "3"]) == 2
+    assert "was started with steps 2, now it is 3" in capsys.readouterr().err
+    assert main(["scale", "--sizes", "pico", "--out", str(out), "--cache", str(cache)]) == 2
+    assert "needs --validation or --validation-discrete, got neither" in capsys.readouterr().err
+    assert main(["scale", "--sizes", "pico", "--out", str(out)]) == 2
     assert "needs --cache or --cache-discrete, got neither" in capsys.readouterr().err

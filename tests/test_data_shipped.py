@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from fluidlab.config import TOKEN_KINDS, data_dir
 from fluidlab.data.scenes import EmojiScenes
-from fluidlab.data.token_cache import weights_fingerprint
+from fluidlab.data.token_cache import tokens_fingerprint
 from fluidlab.pipeline import FluidPipeline
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import SHIPPED, load_tokenizer
@@ -78,7 +78,7 @@ class TestPipeline:
         assert parts["tokenizer"] in SHIPPED and parts["text_encoder"] == "scenes-t5"
         assert pipe.tokenizer.kind == TOKEN_KINDS[pipe.model.config.head]
         facts = json.loads((data_dir() / name / "training.json").read_text(encoding="utf-8"))
-        assert facts["fingerprints"] == {"tokenizer": weights_fingerprint(pipe.tokenizer),
+        assert facts["fingerprints"] == {"tokenizer": tokens_fingerprint(pipe.tokenizer),
                                          "text_encoder": pipe.text_encoder.fingerprint()}
 
     def test_it_draws_a_picture_that_is_none_of_the_trivial_ones(self, name):

@@ -50,12 +50,13 @@ def test_features_do_not_depend_on_the_batch_size():
 
 
 def test_small_samples_are_too_far_and_the_line_to_infinity_mends_it():
-    """400 samples of the reference's own distribution. Their distance is about 0.5 for no reason but their number; the
-    extrapolated one is within four standard errors of 0 (missed once in 16,000 seeds if they are normal)."""
+    """400 samples of the reference's own distribution. By arithmetic their distance is 16/400 + 272/1600 = 0.21 on
+    average for no reason but their number; the extrapolated one must lose at least two thirds of that."""
     reference, sample = draw(50_000, features=16), draw(400, features=16, seed=1)
-    assert frechet_distance(sample, reference) > 0.2
+    distance = frechet_distance(sample, reference)
+    assert 0.1 < distance < 0.4
     value, error = frechet_at_infinity(sample, reference)
-    assert abs(value) < max(4 * error, 0.1)
+    assert abs(value) < distance / 3 and 0 < error < distance
 
 
 @pytest.mark.parametrize(("call", "said"), [
@@ -64,7 +65,7 @@ def test_small_samples_are_too_far_and_the_line_to_infinity_mends_it():
     (lambda: gaussian_of(torch.zeros(1, 4)), r"at least 2 feature vectors \(n, F\), got \(1, 4\)"),
     (lambda: gaussian_of(torch.tensor([[0.0], [float("nan")], [1.0]])), "1 of 3 feature vectors hold"),
     (lambda: frechet_distance(draw(9, features=3), draw(9, features=4)), "got 3 and 4 numbers"),
-    (lambda: frechet_at_infinity(draw(50), draw(50)), "at least 200 images and 3 points, got 50 and 12"),
+    (lambda: frechet_at_infinity(draw(50), draw(50)), "at least 200 images, 3 points .* got 50, 12 and 10"),
 ])
 def test_refusals_name_the_numbers(call, said):
     with pytest.raises(ValueError, match=said):

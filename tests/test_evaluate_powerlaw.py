@@ -39,6 +39,17 @@ def test_the_intervals_hold_the_truth_about_as_often_as_they_say():
     assert hits >= 30
 
 
+def test_with_noise_the_floor_lies_in_its_interval_about_as_often_as_it_says():
+    """20 data sets of 6 sizes x 3 seeds; fewer than 14 hits of intervals that cover 90 % have a chance of 0.0024."""
+    sizes, hits = np.repeat(SIZES, 3), 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        losses = (40.0 * sizes ** -0.3 + 0.5) * np.exp(0.005 * random.standard_normal(len(sizes)))
+        law = fit_power_law(sizes, losses, floor=True, bootstrap=60)
+        hits += law.c_interval.low <= 0.5 <= law.c_interval.high
+    assert hits >= 14
+
+
 def test_the_largest_size_is_predicted_and_a_bend_is_seen():
     law, error = hold_out_largest(SIZES, noisy(0, noise=0.0))
     assert abs(error) < 1e-6 and law.b == pytest.approx(0.2)

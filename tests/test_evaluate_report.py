@@ -60,8 +60,11 @@ def test_reference_features_pass_through_what_they_are_given(detector):
 def test_other_plans_and_empty_ones_are_refused(detector, tmp_path):
     draw = drawing([])
     look(draw, detector, ["a cat"], [1], tmp_path, progress=False)
-    with pytest.raises(ValueError, match="other prompts, seeds or chunks than these 1"):
+    with pytest.raises(ValueError, match="another prompts .*cat.*now .*dog"):
         look(draw, detector, ["a dog"], [1], tmp_path, progress=False)
+    look(draw, detector, ["a cat"], [1], tmp_path / "scale 3", facts={"guidance_scale": 3.0}, progress=False)
+    with pytest.raises(ValueError, match="another guidance_scale .3.0, now 4.0."):
+        look(draw, detector, ["a cat"], [1], tmp_path / "scale 3", facts={"guidance_scale": 4.0}, progress=False)
     with pytest.raises(ValueError, match="got 0 prompts and 0 seeds"):
         look(draw, detector, [], [], tmp_path / "b", progress=False)
     with pytest.raises(ValueError, match="frechet_images must be a whole number at least 2, got 1"):

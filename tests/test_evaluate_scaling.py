@@ -12,14 +12,15 @@ def config_of(size, order, head):
 
 
 def row(size, value, steps=100, order="random", head="diffusion", metric="study_loss", seed=0):
-    return dict(zip(COLUMNS, (order, head, size, "0", str(steps), str(seed), metric, str(value), "", "", ""),
+    params = str(part_counts(config_of(size, order, head))["total"])
+    return dict(zip(COLUMNS, (order, head, size, params, str(steps), str(seed), metric, str(value), "", "", ""),
                     strict=True))
 
 
 def test_cells_begin_with_the_small_ones_of_all_variants():
-    cells = study_cells(("tiny", "mini"))
-    assert [cell.name for cell in cells[:4]] == ["raster-softmax-tiny-0", "raster-diffusion-tiny-0",
-                                                 "random-softmax-tiny-0", "random-diffusion-tiny-0"]
+    cells = study_cells(("pico", "mini"))
+    assert [cell.name for cell in cells[:4]] == ["raster-softmax-pico-0", "raster-diffusion-pico-0",
+                                                 "random-softmax-pico-0", "random-diffusion-pico-0"]
     assert len(cells) == 8 and len({cell.name for cell in study_cells(seeds=(0, 1))}) == 2 * 4 * len(STUDY_SIZES)
 
 
@@ -32,21 +33,21 @@ def test_the_study_spans_thirty_fold(head):
 def test_flops_are_counted_as_arithmetic_says():
     """Twice the blocks add twice as many FLOPs; and a block's matrices cost 2 FLOPs a weight and token forward, 4 back.
 
-    Self-attention and MLP see 16 image tokens; of cross-attention's four matrices two see the 9 text tokens.
+    Self-attention and MLP see 16 image tokens; of cross-attention's four matrices two see the 18 text tokens.
     """
     flops = [training_flops(preset("mini", depth=depth)) for depth in (2, 4, 6)]
     assert flops[2] - flops[1] == pytest.approx(flops[1] - flops[0], rel=1e-9)
-    d, image, text = 192, 16, 9
+    d, image, text = 192, 16, 18
     matrices = 6 * d * d * ((4 + 8 + 2) * image + 2 * text)
     attention = 6 * 2 * d * image * (image + text)             # scores and sums, forward and back
     assert (flops[1] - flops[0]) / 2 == pytest.approx(matrices + attention, rel=0.01)
 
 
 def test_points_take_the_last_measurement_or_the_asked_one():
-    rows = [row("tiny", 0.5, 50), row("tiny", 0.4, 100), row("mini", 0.3, 100), row("mini", 9, metric="frechet")]
+    rows = [row("pico", 0.5, 50), row("pico", 0.4, 100), row("mini", 0.3, 100), row("mini", 9, metric="frechet")]
     points = study_points(rows, config_of, metric="study_loss")
-    assert [(p.size, p.value, p.steps) for p in points] == [("tiny", 0.4, 100), ("mini", 0.3, 100)]
-    assert points[0].flops == training_flops(preset("tiny")) * 100 * 128
+    assert [(p.size, p.value, p.steps) for p in points] == [("pico", 0.4, 100), ("mini", 0.3, 100)]
+    assert points[0].flops == training_flops(preset("pico")) * 100 * 128
     assert points[0].variant == "random-diffusion"
     assert [p.value for p in study_points(rows, config_of, metric="study_loss", steps=50)] == [0.5]
 
@@ -63,12 +64,18 @@ def test_laws_of_every_variant_are_found(x):
 
 
 @pytest.mark.parametrize(("call", "said"), [
-    (lambda: study_points([row("tiny", "oops")], config_of, metric="study_loss"), "row 2 .* value 'oops'"),
-    (lambda: study_points([row("tiny", 0.1), row("mini", "nan")], config_of, metric="study_loss"),
+    (lambda: study_points([row("pico", "oops")], config_of, metric="study_loss"), "row 2 .* value 'oops'"),
+    (lambda: study_points([row("pico", 0.1), row("mini", "nan")], config_of, metric="study_loss"),
      "row 3 .* random . diffusion after 100 steps is nan"),
-    (lambda: study_points([row("tiny", 0.1)], config_of, metric="fid"), "0 rows of fid.* got 1 rows of study_loss"),
+    (lambda: study_points([row("pico", 0.1)], config_of, metric="fid"), "0 rows of fid.* got 1 rows of study_loss"),
     (lambda: study_points([], config_of), "got 0 rows of nothing"),
-    (lambda: study_laws(study_points([row("tiny", 0.1), row("mini", 0.05)], config_of, metric="study_loss")),
+    (lambda: study_points([row("pico", 0.1) | {"params": "7"}], config_of, metric="study_loss"),
+     "row 2 .* 7 parameters, but pico has 170800"),
+    (lambda: study_points([row("pico", 0.1), row("pico", 0.2)], config_of, metric="study_loss"),
+     "row 3 .* after 100 steps again, 0.2 after 0.1"),
+    (lambda: study_points([row("pico", 0.1), row("mini", 0.2, 50)], config_of, metric="study_loss"),
+     "trained for 50 to 100 steps"),
+    (lambda: study_laws(study_points([row("pico", 0.1), row("mini", 0.05)], config_of, metric="study_loss")),
      "at least 3 different sizes, got 2"),
     (lambda: study_laws([], "watts"), "x must be one of params"),
     (lambda: study_cells(sizes=()), "got 0 cells"),

@@ -6,7 +6,17 @@ import torch
 from fluidlab.data.scenes import COMPOSED, EmojiScenes
 from fluidlab.evaluate.detector import Detection, Detector, DetectorConfig, detector_loss, load_detector, targets_of
 from fluidlab.evaluate.detector_fit import DetectorRecipe, fit_detector, spoil
-from fluidlab.evaluate.sceneval import SKILLS, examine, judge, judge_images, prompt_list, relations, scores, true_scenes
+from fluidlab.evaluate.sceneval import (
+    SKILLS,
+    examine,
+    judge,
+    judge_images,
+    prompt_list,
+    question,
+    relations,
+    scores,
+    true_scenes,
+)
 
 SCENES = EmojiScenes("test")
 SMALL = DetectorConfig(classes=SCENES.classes, colors=SCENES.colors, width=16, coarse_width=24, coarse_depth=1)
@@ -81,14 +91,17 @@ def test_a_diagonal_is_both_and_the_margin_is_genevals():
     assert relations((0, 0, 20, 20), (40, 40, 60, 60)) == {"left of", "above"}
     assert relations((40, 0, 60, 20), (0, 0, 20, 20)) == {"right of"}
     assert relations((0, 0, 20, 20), (4, 0, 24, 20)) == set()      # 4 apart, the margin is 0.1 * (20 + 20)
-    assert relations((0, 0, 20, 20), (5, 0, 25, 20)) == {"left of"}
+    assert relations((0, 0, 20, 20), (8, 0, 28, 20)) == set()      # 4 beyond the margin, half of 8
+    assert relations((0, 0, 20, 20), (9, 0, 29, 20)) == {"left of"}
 
 
 def test_true_scenes_pass_and_other_captions_fail_with_a_judge_that_knows_all():
-    per_skill = 30
-    scenes = [EmojiScenes("test", seed=0, size=per_skill, skills=(skill,)) for skill in SKILLS]
-    detector = Oracle([split[i]["objects"] for split in scenes for i in range(per_skill)])
-    ceiling, mismatched = examine(detector, per_skill)
+    per_skill, truth = 30, []
+    for skill in SKILLS:
+        scenes = [EmojiScenes("test", skills=(skill,))[i]["objects"] for i in range(100)]
+        plain = [s for s in scenes if skill not in ("counting", "position") or s[0]["color"] is None]
+        truth += plain[:per_skill]
+    ceiling, mismatched = examine(Oracle(truth), per_skill)
     assert ceiling.overall.value == 1.0 and set(ceiling.skills) == set(SKILLS)
     assert mismatched.overall.value < 0.1
     assert ceiling.seen.value == ceiling.heldout.value == 1.0
@@ -100,6 +113,25 @@ def test_the_prompts_are_fixed_and_half_of_the_composed_are_held_out():
     for skill in SKILLS:
         held = [p["heldout"] for p in asked if p["skill"] == skill]
         assert len(held) == 10 and sum(held) == (5 if skill in COMPOSED else 0)
+
+
+def test_images_of_one_prompt_are_not_as_many_independent_trials():
+    prompt = asks("single_object", ("cat", None))
+    others = [asks("single_object", (name, None)) for name in SCENES.classes[1:20]]
+    same = scores([judge(prompt, [at("cat", 20, 20)])] * 40 + [judge(prompt, [])] * 40)
+    spread = scores([judge(p, [at(p["objects"][0]["class"], 20, 20)] * (k % 2)) for p in others for k in range(4)])
+    together = scores([judge(p, [at(p["objects"][0]["class"], 20, 20)] * (i % 2)) for i, p in enumerate(others)
+                       for _ in range(4)])
+    width = lambda found: found.overall.high - found.overall.low  # noqa: E731
+    assert width(together) > 1.5 * width(spread)   # every prompt always right or always wrong: 19 trials, not 76
+    assert width(same) > width(spread)             # one prompt says little of the others
+
+
+def test_the_same_question_in_other_words_is_the_same():
+    left = asks("position", ("car", None), ("cat", None), relation="left of")
+    right = asks("position", ("cat", None), ("car", None), relation="right of")
+    assert question(left) == question(right) != question(asks("position", ("cat", None), ("car", None),
+                                                              relation="left of"))
 
 
 def test_scores_are_means_over_skills():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fluidlab.tokenizer import VAEConfig, VQConfig, load_tokenizer
 from fluidlab.tokenizer.fit import FitConfig, fit_tokenizer, to_unit
@@ -70,6 +71,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(kind, tmp_path):
         assert torch.equal(value, resumed[name]), name
 
 
+@KINDS
+def test_a_decoder_alone_learns_on_and_the_tokens_stay(kind, tmp_path):
+    before = fit(kind, tmp_path / "whole", steps=8, dtype=torch.float32)
+    after = fit(kind, tmp_path / "decoder", steps=8, decoder_of=tmp_path / "whole", dtype=torch.float32)
+    images = to_unit(flat_colours(1000))
+    assert torch.equal(before.encode(images), after.encode(images))
+    assert not torch.equal(before.decode(before.encode(images)), after.decode(after.encode(images)))
+
+
 def test_wrong_budgets_and_kinds_are_refused(tmp_path):
     with pytest.raises(ValueError, match="steps=None and minutes=None, but exactly one"):
         fit("vae", tmp_path)
@@ -81,7 +91,11 @@ def test_wrong_budgets_and_kinds_are_refused(tmp_path):
         fit("vae", tmp_path / "empty", steps=1, resume=True)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="at step 0: lower lr"):
-        fit_tokenizer("vae", lambda step: torch.full((1, 3, 32, 32), float("inf")), tmp_path, steps=1,
-                      model_config=CONFIGS["vae"], config=RECIPE)
+@KINDS
+def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(kind, tmp_path):
+    def broken(step):
+        return flat_colours(step) if step < 3 else torch.full((4, 3, 32, 32), float("nan"))
+    with pytest.raises(FloatingPointError, match="at step 3: lower lr"):
+        fit_tokenizer(kind, broken, tmp_path, steps=6, model_config=CONFIGS[kind], config=RECIPE)
+    saved = load_file(tmp_path / "checkpoint.safetensors")
+    assert all(torch.isfinite(value).all() for value in saved.values() if value.is_floating_point())

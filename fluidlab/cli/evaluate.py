@@ -17,7 +17,7 @@ def add_evaluate(p) -> None:
     p.add_argument("--per-skill", type=int, default=100, help="images: prompts of each skill; judge: 4 times as many "
                                                               "true scenes of each")
     p.add_argument("--images-per-prompt", type=int, default=4, help="images: of SceneEval")
-    p.add_argument("--frechet-images", type=int, default=2000, help="images: drawn for the Frechet distance")
+    p.add_argument("--frechet-images", type=int, default=4000, help="images: drawn for the Frechet distance")
     p.add_argument("--guidance-scale", type=float, default=3.0)
     p.add_argument("--temperature", type=float, default=1.0)
     p.add_argument("--num-inference-steps", type=int, default=None)
@@ -95,6 +95,7 @@ def judge(args) -> None:
 def images(args) -> None:
     """SceneEval and the Frechet distance of what pipelines draw."""
     from fluidlab.config import data_dir
+    from fluidlab.data.token_cache import weights_fingerprint
     from fluidlab.evaluate.detector import load_detector
     from fluidlab.evaluate.report import evaluate_generator
     from fluidlab.evaluate.results import append_results, provenance
@@ -104,23 +105,35 @@ def images(args) -> None:
     detector = load_detector(args.detector)
     options = {name: getattr(args, name) for name in ("guidance_scale", "temperature", "num_inference_steps",
                                                       "num_denoising_steps")}
-    for name in args.names or ("random-diffusion-mini",):
+    names = args.names or ("random-diffusion-mini",)
+    if args.results is not None:
+        trained = {name: training_facts(Path(name) if Path(name).is_dir() else data_dir() / name) for name in names}
+    for name in names:
         pipe = FluidPipeline.from_pretrained(name)
+        parts = {"model": pipe.model, "tokenizer": pipe.tokenizer, "judge": detector}
+        made_by = {key: weights_fingerprint(part) for key, part in parts.items()}
+        made_by |= {"text_encoder": pipe.text_encoder.fingerprint(), **options}
         report = evaluate_generator(
             lambda prompts, seeds, pipe=pipe: pipe(prompts, seed=seeds, **options).pixels, detector,
             args.out / Path(name).name, per_skill=args.per_skill, images_per_prompt=args.images_per_prompt,
-            frechet_images=args.frechet_images, seed=args.seed)
+            frechet_images=args.frechet_images, seed=args.seed, facts=made_by)
         print(f"\n{name}, {report.num_images} images, "
               + ", ".join(f"{key} {value}" for key, value in options.items()))
         for key, value in report.metrics().items():
             if not key.endswith(("_low", "_high", "_error")):
                 print(f"  {key:<24} {value:8.3f}")
         if args.results is not None:
-            folder = Path(name) if Path(name).is_dir() else data_dir() / name
-            facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+            facts = trained[name]
             base = {"order": pipe.model.config.order, "head": pipe.model.config.head, "preset": facts["preset"],
                     "params": pipe.model.count_parameters()["total"],
                     "steps": facts.get("steps", facts["train"]["steps"]), "seed": facts["train"]["seed"],
                     **provenance()}
             append_results([{**base, "metric": key, "value": round(value, 6)}
                             for key, value in report.metrics().items()], args.results)
+
+
+def training_facts(folder: Path) -> dict:
+    """How a shipped or exported model was trained; `ValueError` if nobody wrote it down."""
+    if not (folder / "training.json").is_file():
+        raise ValueError(f"{folder} holds no training.json, which --results needs; `fluidlab export` writes one.")
+    return json.loads((folder / "training.json").read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ def add_fit(p) -> None:
     p.add_argument("--lr", type=float, help="peak learning rate; default: the recipe's")
     p.add_argument("--batch-size", type=int, help="default: the recipe's")
     p.add_argument("--codebook-size", type=int, help="for vq")
+    p.add_argument("--decoder-of", type=Path, help="for vae and vq: keep the encoder of this folder, train its decoder")
     p.add_argument("--photo-share", type=float, default=0.0625, help="share of a batch that is photograph crops")
     p.add_argument("--num-captions", type=int, default=60_000, help="for t5: scenes whose captions are read")
     p.add_argument("--precision", default="float32", choices=("float32", "bf16"), help="for t5")
@@ -52,7 +53,7 @@ def fit_image_tokenizer(args) -> None:
         return torch.cat([part[0] if isinstance(part, tuple) else part for part in parts])     # (B, 3, 64, 64) uint8
     model_config = TOKENIZERS[args.what][1](**given(codebook_size=args.codebook_size))
     fit_tokenizer(args.what, batches, args.out, steps=args.steps, minutes=args.minutes, config=config,
-                  model_config=model_config, resume=args.resume)
+                  model_config=model_config, resume=args.resume, decoder_of=args.decoder_of)
 
 
 def fit_text_encoder(args) -> None:

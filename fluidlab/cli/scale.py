@@ -13,7 +13,7 @@ def add_scale(p) -> None:
     p.add_argument("--validation", type=Path, help="the validation split's cache; or its two, as above")
     p.add_argument("--validation-discrete", type=Path)
     p.add_argument("--validation-continuous", type=Path)
-    p.add_argument("--sizes", nargs="+", help="default: the study's, tiny to maxi")
+    p.add_argument("--sizes", nargs="+", help="default: the study's, pico to maxi")
     p.add_argument("--orders", nargs="+", default=["raster", "random"])
     p.add_argument("--heads", nargs="+", default=["softmax", "diffusion"])
     p.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -50,8 +50,28 @@ def caches(args, cell) -> list:
         folder = getattr(args, f"{what}_{kind}") or getattr(args, what)
         if folder is None and what == "cache":
             raise ValueError(f"the cell {cell.name} needs --cache or --cache-{kind}, got neither.")
+        if folder is None and what == "validation" and not args.plan:
+            raise ValueError(f"the cell {cell.name} needs --validation or --validation-{kind}, got neither: its loss "
+                             f"is what the study is about.")
         found.append(folder and TokenCache(folder, cache_tokenizer(folder, kind)))
+    if found[1] and found[0].fingerprints() != found[1].fingerprints():
+        raise ValueError(f"the training and validation caches of {cell.name} were made by different tokenizers or text "
+                         f"encoders.")
     return found
+
+
+def check_same_images(args, cells) -> None:
+    """Raise `ValueError` unless all heads learn from the same images."""
+    sources = {}
+    for cell in {cell.head: cell for cell in cells}.values():
+        manifest = caches(args, cell)[0].manifest
+        sources[cell.head] = {"num_images": manifest["num_images"], "source": manifest["source"],
+                              "text": manifest["text"]["fingerprint"][:12]}
+    first = next(iter(sources))
+    for head, source in sources.items():
+        if source != sources[first]:
+            raise ValueError(f"a study compares heads on the same images, but {first} has {sources[first]} and {head} "
+                             f"has {source}.")
 
 
 def trainer_of(args, cell, steps: int):
@@ -96,26 +116,27 @@ def plan(args, cells) -> None:
 def study(args, cells) -> None:
     """Train what is not trained yet, cell by cell; what was stopped is resumed."""
     import json
-    import sys
 
     from fluidlab.evaluate.results import append_results, provenance
-    from fluidlab.train.loop import train
+    from fluidlab.train.loop import check_same_run, train
     if args.out is None:
         raise ValueError("scale needs --out, the folder of the study.")
+    check_same_images(args, cells)
     for number, cell in enumerate(cells, start=1):
         run = args.out / cell.name
-        done = (run / "model").is_dir()
+        done = (run / "model" / "config.json").is_file()  # written last
         print(f"[{number}/{len(cells)}] {cell.name}{' is trained' if done else ''}", flush=True)
         trainer = trainer_of(args, cell, args.steps)
-        if not done:
-            facts = {"preset": cell.size, "command": " ".join(["fluidlab", *sys.argv[1:]]),
-                     "fingerprints": trainer.data.fingerprints()}
+        facts = {"preset": cell.size, **provenance(), "fingerprints": trainer.data.fingerprints()}
+        if done:
+            check_same_run(run, {"model": trainer.model.config.to_dict(), "train": trainer.config.to_dict(), **facts})
+        else:
             train(trainer, run, resume=True, facts=facts)
         if args.results is not None:
             facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
             base = {"order": cell.order, "head": cell.head, "preset": cell.size,
-                    "params": trainer.model.count_parameters()["total"], "seed": cell.seed, **provenance(),
-                    "command": facts["command"]}
+                    "params": trainer.model.count_parameters()["total"], "seed": cell.seed,
+                    **{key: facts[key] for key in provenance()}}
             log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
             append_results([{**base, "steps": r["step"], "metric": "study_loss", "value": round(r["val_loss"], 6)}
                             for r in log if r["val_loss"] is not None], args.results)

@@ -1,6 +1,5 @@
 """`fluidlab cache`, `train` and `export`: from scenes to a folder that `FluidPipeline.from_pretrained` reads."""
 
-import sys
 from pathlib import Path
 
 from fluidlab.cli.options import add_source, add_threads, use_threads
@@ -57,6 +56,7 @@ def run_train(args) -> None:
     from fluidlab.config import TOKEN_KINDS, TrainConfig, check_choice
     from fluidlab.data.token_cache import TokenCache, cache_tokenizer
     from fluidlab.evaluate.loss import validator
+    from fluidlab.evaluate.results import provenance
     from fluidlab.model.fluid import Fluid
     from fluidlab.presets import preset
     from fluidlab.train.loop import Trainer, train
@@ -76,10 +76,11 @@ def run_train(args) -> None:
     validate = None
     if args.validation is not None:
         held_out = TokenCache(args.validation, tokenizer)
+        if held_out.fingerprints() != data.fingerprints():
+            raise ValueError(f"{args.validation} was made by another tokenizer or text encoder than {args.cache}.")
         validate = validator(held_out, min(config.validate_images, len(held_out)))
     print(f"{args.order} + {args.head}, {args.preset}: {model.count_parameters()}, {len(data)} images")
-    facts = {"preset": args.preset, "command": " ".join(["fluidlab", *sys.argv[1:]]),
-             "fingerprints": data.fingerprints()}
+    facts = {"preset": args.preset, **provenance(), "fingerprints": data.fingerprints()}
     train(Trainer(model, data, config, validate), args.out, resume=args.resume, facts=facts)
 
 
@@ -98,7 +99,7 @@ def run_export(args) -> None:
     import torch
 
     from fluidlab.config import TrainConfig
-    from fluidlab.data.token_cache import weights_fingerprint
+    from fluidlab.data.token_cache import tokens_fingerprint
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.model.files import save_model, write_json
     from fluidlab.text import load_text_encoder
@@ -107,7 +108,7 @@ def run_export(args) -> None:
     model, steps = averaged_model(args.trained)
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
-    found = {"tokenizer": weights_fingerprint(load_tokenizer(args.tokenizer)),
+    found = {"tokenizer": tokens_fingerprint(load_tokenizer(args.tokenizer)),
              "text_encoder": load_text_encoder(args.text_encoder).fingerprint()}
     for part, made_with in facts.setdefault("fingerprints", found).items():
         if found[part] != made_with:
@@ -119,8 +120,8 @@ def run_export(args) -> None:
     if args.results is not None:
         log = [json.loads(line) for line in (args.trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         base = {"order": model.config.order, "head": model.config.head, "preset": facts["preset"],
-                "params": model.count_parameters()["total"], "seed": config.seed, **provenance(),
-                "command": facts["command"]}
+                "params": model.count_parameters()["total"], "seed": config.seed,
+                **{key: facts.get(key, value) for key, value in provenance().items()}}       # of the training
         rows = [{**base, "steps": r["step"], "metric": metric, "value": round(r[key], 6)}
                 for r in log if r["step"] <= steps for key, metric in (("loss", "train_loss"), ("val_loss", "val_loss"))
                 if r[key] is not None]

@@ -95,18 +95,25 @@ def _one_bar():
             enable_progress_bar()
 
 
-def weights_fingerprint(module: torch.nn.Module) -> str:
-    """SHA-256 over the names and bytes of all weights: two tokenizers with equal fingerprints give equal tokens."""
+def weights_fingerprint(module: torch.nn.Module, without: str = "") -> str:
+    """SHA-256 over the names and bytes of all weights but those of parts named `without`."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
+        if without and without in name.split("."):
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
+def tokens_fingerprint(tokenizer: torch.nn.Module) -> str:
+    """Two tokenizers with equal fingerprints give equal tokens: the decoder, which makes none, may go on learning."""
+    return weights_fingerprint(tokenizer, without="decoder")
+
+
 def _facts(tokenizer) -> dict:
     size = "token_dim" if tokenizer.kind == "continuous" else "codebook_size"
-    return {"kind": tokenizer.kind, "fingerprint": weights_fingerprint(tokenizer), "seq_len": tokenizer.seq_len,
+    return {"kind": tokenizer.kind, "fingerprint": tokens_fingerprint(tokenizer), "seq_len": tokenizer.seq_len,
             size: getattr(tokenizer, size)}
 
 

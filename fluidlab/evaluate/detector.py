@@ -1,9 +1,9 @@
 """The judge of SceneEval: a small network that says which objects an image shows, in which colour, and where.
 
-One look at the image, one answer for every 8x8 pixels: does the middle of an object lie here, of which class and
-colour, and how large is it (Redmon et al. 2016, section 2, is the first of this kind). It was trained on true scenes
-by `fluidlab fit detector` and has never seen a generated one. What to notice: it can be wrong, so `sceneval.py` prints
-how often it is right on true scenes, and how often it is fooled by another scene's caption, beside every score.
+One look at the image, one answer for every 8 pixels in each direction: does the middle of an object lie nearest to
+here, of which class and colour is it, and how large (Redmon et al. 2016, section 2, is the first of this kind). It was
+trained on true scenes by `fluidlab fit detector` and has never seen a generated one. What to notice: it can be wrong,
+so `fluidlab evaluate judge` prints how often it is right on true scenes and how often other captions fool it.
 """
 
 import dataclasses
@@ -95,11 +95,11 @@ class Detector(nn.Module):
         pixels, scale = self._look(images)
         presence, boxes, names, colors = self(pixels)
         score = presence.sigmoid()                                                      # (B, 8, 8)
-        peak = score == F.max_pool2d(score[:, None], 3, stride=1, padding=1)[:, 0]      # one answer an object
+        peak = presence == F.max_pool2d(presence[:, None], 3, stride=1, padding=1)[:, 0]  # one answer an object
         found: list[list[Detection]] = [[] for _ in images]
         for b, row, column in (peak & (score > threshold)).nonzero().tolist():
             left, up, right, down = boxes[b, row, column].tolist()
-            x, y = (column + 0.5) * STRIDE, (row + 0.5) * STRIDE
+            x, y = column * STRIDE, row * STRIDE
             box = tuple(scale * value for value in (x - SIDE * left, y - SIDE * up, x + SIDE * right, y + SIDE * down))
             found[b].append(Detection(self.config.classes[int(names[b, row, column].argmax())],
                                       self.config.colors[int(colors[b, row, column].argmax())], box,
@@ -134,7 +134,11 @@ class Detector(nn.Module):
             raise ValueError(f"{folder} holds something other than a detector.")
         names = {key: tuple(values.pop(key)) for key in ("classes", "colors")}
         model = cls(DetectorConfig(**names, **values))
-        model.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+        weights = {k: v.float() for k, v in load_file(folder / "model.safetensors").items()}
+        if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
+            raise ValueError(f"{folder} holds {len(weights)} tensors that do not fit its config.json, which asks for "
+                             f"{len(model.state_dict())}.")
+        model.load_state_dict(weights)
         return model.eval().requires_grad_(False)
 
 
@@ -160,8 +164,8 @@ def targets_of(scenes: list[list[dict]], config: DetectorConfig) -> tuple[Tensor
     for b, objects in enumerate(scenes):
         for thing in objects:
             x0, y0, x1, y1 = thing["box"]
-            column, row = (int((low + high) / 2 / STRIDE) for low, high in ((x0, x1), (y0, y1)))
-            x, y = (column + 0.5) * STRIDE, (row + 0.5) * STRIDE
+            column, row = (min(n - 1, round((low + high) / 2 / STRIDE)) for low, high in ((x0, x1), (y0, y1)))
+            x, y = column * STRIDE, row * STRIDE
             presence[b, row, column] = 1.0
             boxes[b, row, column] = torch.tensor([x - x0, y - y0, x1 - x, y1 - y]) / SIDE
             names[b, row, column] = config.classes.index(thing["class"])
@@ -171,11 +175,15 @@ def targets_of(scenes: list[list[dict]], config: DetectorConfig) -> tuple[Tensor
 
 
 def detector_loss(detector: Detector, images: Tensor, targets: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-    """Cross-entropy of presence, class and colour, and ten times the absolute error of the edges; a scalar."""
+    """Cross-entropy of presence, class and colour, and ten times the absolute error of the edges; a scalar.
+
+    Presence is asked of 64 places and true of two, so its mean is weighted by 32; a place of an object weighs no more
+    than one without, or the score would not be a probability.
+    """
     presence, boxes, names, colors = detector(images)
     there, edges, which, painted = targets
     objects, asked = there > 0, painted >= 0
-    loss = F.binary_cross_entropy_with_logits(presence, there, pos_weight=torch.tensor(8.0))
+    loss = 32.0 * F.binary_cross_entropy_with_logits(presence, there)
     loss = loss + F.cross_entropy(names[objects], which[objects])
     loss = loss + 10.0 * (boxes[objects] - edges[objects]).abs().mean()
     return loss + F.cross_entropy(colors[asked], painted[asked]) if asked.any() else loss

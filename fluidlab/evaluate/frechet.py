@@ -81,31 +81,45 @@ def frechet_distance(features: Tensor, reference: Tensor) -> float:
     return frechet_between(gaussian_of(features), gaussian_of(reference))
 
 
-def frechet_at_infinity(features: Tensor, reference: Tensor, *, points: int = 12, seed: int = 0) -> tuple[float, float]:
+def frechet_at_infinity(features: Tensor, reference: Tensor, *, points: int = 12, resamples: int = 10,
+                        seed: int = 0) -> tuple[float, float]:
     """The distance that unlimited samples would have, and its standard error (Chong and Forsyth 2020, 1911.07023).
 
     The distance is measured on random subsets of growing size, and the straight line through it over 1/n is followed
-    to 1/n = 0. The reference stays whole, so take as large a one as you can.
+    to 1/n = 0. The reference stays whole, so take as large a one as you can. The error is the spread of the same number
+    over `resamples` random halves of the images: halves without replacement spread as whole samples would.
 
     Args:
-        features: (n, F) of the images that are judged, n at least 200.  reference: (m, F).
-        points: sizes of subsets, from a tenth of n (and at least 100) to n.
+        features: (n, F) of the images that are judged, n at least `enough_images(F)`; in small subsets the distance is
+            no straight line over 1/n.  reference: (m, F).
+        points: sizes of subsets.  resamples: halves, at least 2.
 
     Returns:
         The intercept, which can be slightly negative when the sets are alike, and its standard error.
 
     Raises:
-        ValueError: fewer than 200 images, or fewer than 3 points.
+        ValueError: too few images, points or resamples.
     """
-    from scipy.stats import linregress
-    n = len(features)
-    if n < 200 or points < 3:
-        raise ValueError(f"following the distance to 1/n = 0 needs at least 200 images and 3 points, got {n} and "
-                         f"{points}.")
+    n, needed = len(features), enough_images(features.shape[1])
+    if n < needed or points < 3 or resamples < 2:
+        raise ValueError(f"following the distance to 1/n = 0 needs at least {needed} images, 3 points and 2 resamples, "
+                         f"got {n}, {points} and {resamples}.")
     target, shuffle = gaussian_of(reference), torch.Generator().manual_seed(seed)
-    inverse, distances = np.linspace(1 / n, 1 / max(100, n // 10), points), []
-    for size in (1 / inverse).round().astype(int):
-        chosen = torch.randperm(n, generator=shuffle)[:size]
-        distances.append(frechet_between(gaussian_of(features[chosen]), target))
-    line = linregress(inverse, distances)
-    return float(line.intercept), float(line.intercept_stderr)
+    smallest = needed // 4
+    halves = [_intercept(features[torch.randperm(n, generator=shuffle)[:n // 2]], target, smallest, points, shuffle)
+              for _ in range(resamples)]
+    return _intercept(features, target, smallest, points, shuffle), float(np.std(halves, ddof=1))
+
+
+def enough_images(num_features: int) -> int:
+    """The fewest images for `frechet_at_infinity`: subsets of 5 a feature (50 at least), and four times as many."""
+    return 4 * max(50, 5 * num_features)
+
+
+def _intercept(features: Tensor, target: Gaussian, smallest: int, points: int, shuffle: torch.Generator) -> float:
+    n = len(features)
+    inverse = np.linspace(1 / n, 1 / smallest, points)
+    distances = [frechet_between(gaussian_of(features[torch.randperm(n, generator=shuffle)[:size]]), target)
+                 for size in (1 / inverse).round().astype(int)]
+    slope, start = np.polyfit(inverse, distances, 1)
+    return float(start)

@@ -66,28 +66,28 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: boo
 
 
 def _fit(n: np.ndarray, y: np.ndarray, floor: bool) -> PowerLaw:
-    """For every c the best a and b are a straight line through log(L - c); only c has to be searched."""
-    from scipy.optimize import minimize_scalar
+    """Without a floor a straight line; with one, least squares from the best of many floors, as there are valleys."""
+    from scipy.optimize import least_squares
     log_n, log_y = np.log(n), np.log(y)
 
-    def line(c: float) -> tuple[float, float]:
+    def residuals(parameters) -> np.ndarray:
+        log_a, b, c = parameters
+        return np.log(np.exp(log_a - b * log_n) + c) - log_y
+
+    def line(c: float) -> tuple[float, float, float]:
         slope, start = np.polyfit(log_n, np.log(y - c), 1)
-        return np.exp(start), -slope
+        return start, -slope, c
 
-    def error(c: float) -> float:
-        a, b = line(c)
-        return float(((np.log(a * n ** -b + c) - log_y) ** 2).sum())
-
-    c = 0.0
+    best = line(0.0)
     if floor:
-        shares = np.linspace(0.0, 0.999, 60)                                           # the error has several valleys
-        best = int(np.argmin([error(share * y.min()) for share in shares]))
-        low, high = shares[max(0, best - 1)], shares[min(len(shares) - 1, best + 1)]
-        c = float(minimize_scalar(error, bounds=(low * y.min(), high * y.min()), method="bounded").x)
-        c = c if error(c) < error(0.0) else 0.0
-    a, b = line(c)
+        starts = [line(share * y.min()) for share in np.linspace(0.0, 0.99, 40)]
+        start = min(starts, key=lambda parameters: (residuals(parameters) ** 2).sum())
+        bounds = [-np.inf, -np.inf, 0.0], [np.inf, np.inf, y.min()]
+        best = min(best, least_squares(residuals, start, bounds=bounds, x_scale=(1.0, 0.1, 0.1 * y.min())).x,
+                   key=lambda parameters: (residuals(parameters) ** 2).sum())
     spread = float(((log_y - log_y.mean()) ** 2).sum())
-    return PowerLaw(float(a), float(b), c, 1.0 - error(c) / spread if spread > 0 else 0.0)
+    left = float((residuals(best) ** 2).sum())
+    return PowerLaw(float(np.exp(best[0])), float(best[1]), float(best[2]), 1.0 - left / spread if spread > 0 else 0.0)
 
 
 def hold_out_largest(sizes: Sequence[float], losses: Sequence[float], *, floor: bool = False) -> tuple[PowerLaw, float]:
@@ -101,6 +101,6 @@ def hold_out_largest(sizes: Sequence[float], losses: Sequence[float], *, floor: 
     """
     n, y = (np.asarray(values, dtype=float) for values in (sizes, losses))
     largest = n == n.max()
-    law = fit_power_law(n[~largest], y[~largest], floor=floor)
+    law = fit_power_law(n[~largest], y[~largest], floor=floor, bootstrap=0)
     measured = float(y[largest].mean())
     return law, (float(law(n.max())) - measured) / measured

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from fluidlab.config import check_range
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.evaluate.detector import Detection, Detector
-from fluidlab.evaluate.frechet import extract_features, frechet_at_infinity, frechet_distance
+from fluidlab.evaluate.frechet import enough_images, extract_features, frechet_at_infinity, frechet_distance
 from fluidlab.evaluate.sceneval import Scores, judge, prompt_list, scores
 from fluidlab.tokenizer.files import write_json, write_tensors
 
@@ -31,7 +31,7 @@ REFERENCE_SEED = 3  # of those that they are compared with
 @dataclass(frozen=True)
 class Report:
     """What was measured: `frechet` is the distance of so many images, `frechet_infinity` without their number's bias
-    and with its standard error (None below 200 images)."""
+    and with its standard error (None where the images are too few for it)."""
 
     sceneval: Scores
     frechet: float
@@ -52,24 +52,31 @@ class Report:
         return found
 
 
-def look(draw: Draw, detector: Detector, prompts: list[str], seeds: list[int], folder: Path, *, chunk: int = 100,
-         label: str = "images", progress: bool = True) -> tuple[list[list[Detection]], Tensor]:
+def look(draw: Draw, detector: Detector, prompts: list[str], seeds: list[int], folder: Path, *,
+         facts: dict | None = None, chunk: int = 100, label: str = "images",
+         progress: bool = True) -> tuple[list[list[Detection]], Tensor]:
     """Draw every prompt with its seed, and keep what the judge sees of it in `folder`, one pair of files a chunk.
+
+    Args:
+        facts: JSON of everything else that the images depend on (which model, which settings, which judge). The folder
+            of an evaluation with other facts is refused, or its numbers would be taken for these.
 
     Returns:
         The detections of every image, and their features (n, F).
 
     Raises:
-        ValueError: the folder holds an evaluation of other prompts or seeds, or there is nothing to draw.
+        ValueError: the folder holds another evaluation, or there is nothing to draw.
     """
     if not prompts or len(prompts) != len(seeds):
         raise ValueError(f"every image needs a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds.")
     folder.mkdir(parents=True, exist_ok=True)
-    plan = {"prompts": prompts, "seeds": seeds, "chunk": chunk}
+    plan = {"prompts": prompts, "seeds": seeds, "chunk": chunk, **(facts or {})}
     if (folder / "plan.json").exists():
-        if json.loads((folder / "plan.json").read_text(encoding="utf-8")) != plan:
-            raise ValueError(f"{folder} holds an evaluation of other prompts, seeds or chunks than these "
-                             f"{len(prompts)}: name a new folder or remove it.")
+        kept = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        for key in sorted(set(plan) | set(kept)):
+            if kept.get(key) != plan.get(key):
+                raise ValueError(f"{folder} holds an evaluation with another {key} ({str(kept.get(key))[:60]}, now "
+                                 f"{str(plan.get(key))[:60]}): name a new folder or remove it.")
     else:
         write_json(plan, folder / "plan.json")
     found, features = [], []
@@ -86,15 +93,15 @@ def look(draw: Draw, detector: Detector, prompts: list[str], seeds: list[int], f
 
 
 def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, per_skill: int = 100,
-                       images_per_prompt: int = 4, frechet_images: int = 2000, reference_images: int = 10_000,
-                       seed: int = 0, chunk: int = 100, progress: bool = True) -> Report:
+                       images_per_prompt: int = 4, frechet_images: int = 4000, reference_images: int = 10_000,
+                       seed: int = 0, facts: dict | None = None, chunk: int = 100, progress: bool = True) -> Report:
     """SceneEval on the fixed prompts, and the Frechet distance to held-out scenes on their own captions.
 
     Args:
         draw: prompts and seeds to images (B, 3, S, S) in [-1, 1], S a multiple of 64.
         folder: where it is kept; run it again to go on.
         per_skill, images_per_prompt: of SceneEval.  frechet_images, reference_images: of the distance.
-        seed: of the images; image i has a seed of its own.
+        seed: of the images; image i has a seed of its own.  facts: see `look`.
 
     Raises:
         ValueError: numbers out of range, or a folder of another evaluation.
@@ -106,15 +113,16 @@ def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, pe
     asked = [prompt for prompt in prompt_list(per_skill) for _ in range(images_per_prompt)]
     seeds = [seed * 1_000_003 + i for i in range(len(asked) + frechet_images)]
     found, _ = look(draw, detector, [p["caption"] for p in asked], seeds[:len(asked)], folder / "sceneval",
-                    chunk=chunk, label="SceneEval", progress=progress)
+                    facts=facts, chunk=chunk, label="SceneEval", progress=progress)
     verdicts = [judge(prompt, objects) for prompt, objects in zip(asked, found, strict=True)]
 
     scenes = EmojiScenes("test", seed=CAPTION_SEED, size=frechet_images)
     captions = [scenes.caption(i) for i in range(frechet_images)]
-    _, features = look(draw, detector, captions, seeds[len(asked):], folder / "frechet", chunk=chunk, label="Frechet",
-                       progress=progress)
+    _, features = look(draw, detector, captions, seeds[len(asked):], folder / "frechet", facts=facts, chunk=chunk,
+                       label="Frechet", progress=progress)
     reference = reference_features(detector, reference_images)
-    infinity = frechet_at_infinity(features, reference) if frechet_images >= 200 else None
+    enough = frechet_images >= enough_images(features.shape[1])
+    infinity = frechet_at_infinity(features, reference) if enough else None
     return Report(scores(verdicts), frechet_distance(features, reference), infinity, len(asked) + frechet_images)
 
 

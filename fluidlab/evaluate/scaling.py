@@ -19,10 +19,10 @@ from fluidlab.config import ORDER_NAMES, TOKEN_KINDS, ModelConfig, check_choice
 from fluidlab.evaluate.powerlaw import PowerLaw, fit_power_law, hold_out_largest
 from fluidlab.model.fluid import Fluid
 
-STUDY_SIZES = ("tiny", "small", "micro", "mini", "midi", "maxi")
+STUDY_SIZES = ("pico", "nano", "micro", "mini", "midi", "maxi")
 STUDY_HEADS = ("softmax", "diffusion")
 X_AXES = ("params", "backbone_params", "flops")
-TEXT_TOKENS = 8   # of a caption, on average: what a FLOP count takes a text to be
+TEXT_TOKENS = 17  # to which a cache of scenes pads every caption: what a FLOP count takes a text to be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +104,11 @@ def study_points(rows: list[dict[str, str]], config_of: Callable[[str, str, str]
     Args:
         rows: of `read_results`.  config_of: (size, order, head) to the configuration, for example from `preset`.
         metric: which measure.  batch_size: images a step.
-        steps: only what was measured after so many steps; None for the last measurement of every cell.
+        steps: only what was measured after so many steps; None for the last measurement, the same step in all cells.
 
     Raises:
-        ValueError: a row whose number is missing or broken, named with its line; or no row of the metric.
+        ValueError: a row whose number is missing, broken, double or of another model, named with its line; cells of
+            different steps; or no row of the metric.
     """
     last: dict[tuple, Point] = {}
     for line, row in enumerate(rows, start=2):  # line 1 of the file is the header
@@ -125,9 +126,19 @@ def study_points(rows: list[dict[str, str]], config_of: Callable[[str, str, str]
             continue
         config = config_of(row["preset"], row["order"], row["head"])
         counts, key = part_counts(config), (row["order"], row["head"], row["preset"], seed)
+        if row["params"] != str(counts["total"]):
+            raise ValueError(f"row {line} of the results is of a model with {row['params']} parameters, but "
+                             f"{row['preset']} has {counts['total']}.")
+        if key in last and done == last[key].steps:
+            raise ValueError(f"row {line} of the results measures {metric} of {' '.join(map(str, key))} after {done} "
+                             f"steps again, {value} after {last[key].value}: keep one of the two.")
         if key not in last or done > last[key].steps:
             last[key] = Point(row["order"], row["head"], row["preset"], seed, done, counts["total"], counts["backbone"],
                               training_flops(config) * done * batch_size, value)
+    found = sorted({point.steps for point in last.values()})
+    if len(found) > 1 and steps is None:
+        raise ValueError(f"the cells were trained for {found[0]} to {found[-1]} steps, which no law compares: name the "
+                         f"steps, or finish the study.")
     if not last:
         raise ValueError(f"the results hold 0 rows of {metric}{'' if steps is None else f' after {steps} steps'}, got "
                          f"{len(rows)} rows of {', '.join(sorted({row['metric'] for row in rows})) or 'nothing'}.")

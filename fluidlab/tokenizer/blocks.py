@@ -74,7 +74,8 @@ class ToPixels(nn.Module):
     """The way back: residual blocks, then from every position alone through a wide layer to its own 8x8 pixels.
 
     An outline may cross the 8x8 pixels anywhere, and a linear layer can only add up pictures that it knows. A wide
-    hidden layer decides which of many to add: in 600 steps 1.3 dB more than a 3x3 convolution of the same cost.
+    hidden layer decides which of many to add: after 600 steps of 62 CPU seconds 1.3 dB more than a 3x3 convolution
+    after 600 steps of 58 (`data/README.md` has the table).
     """
 
     def __init__(self, width: int, depth: int, hidden: int):

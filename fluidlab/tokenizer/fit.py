@@ -5,7 +5,7 @@ The loss is squared error on pixels, which is what PSNR counts, plus a little ab
 outlines crisp. There is no perceptual and no adversarial term: both would need a network of their own. What to notice:
 the learning rate follows the clock or the steps, whichever the budget was given in, down to zero on a cosine, and the
 weights that are kept are a moving average (EMA) of those that are trained. Kernels are trained by Muon (Jordan et al.
-2024), which makes every update of a matrix orthogonal: in the same 100 seconds it is 0.6 dB ahead of AdamW here.
+2024), which makes the update of a matrix nearly orthogonal; `data/README.md` has what it and AdamW reached in one time.
 """
 
 import json
@@ -32,8 +32,8 @@ TOKENIZERS = {"vae": (VAETokenizer, VAEConfig), "vq": (VQTokenizer, VQConfig)}
 class FitConfig:
     """The recipe of a tokenizer's training."""
 
-    batch_size: int = 32            # small and many: at a fixed time, more steps beat larger ones here
-    lr: float = 5e-3                # of Muon, its updates scaled to AdamW's size; of AdamW, for the rest, half of it
+    batch_size: int = 32            # few, so that many steps fit into the time; enough to pay for Muon's own work
+    lr: float = 5e-3                # of Muon, its updates scaled to AdamW's size; AdamW, for the rest, has half
     warmup_steps: int = 100
     ema_decay: float = 0.998
     l1_weight: float = 0.05
@@ -57,24 +57,31 @@ def mixes_channels(p: nn.Parameter) -> bool:
 class Fitting:
     """The state of a training run: model, optimisers, moving average, step, seconds, random stream."""
 
-    def __init__(self, kind: str, model_config: VAEConfig | VQConfig, config: FitConfig):
+    def __init__(self, kind: str, model_config: VAEConfig | VQConfig, config: FitConfig,
+                 decoder_of: Path | None = None):
         torch.manual_seed(config.seed)  # the initial weights; every later draw comes from self.generator
         self.kind, self.config, self.step, self.seconds = kind, config, 0, 0.0
         self.model = TOKENIZERS[kind][0](model_config)
+        self.decoder_only = decoder_of is not None
+        if self.decoder_only:  # tokens, and all models that learned from them, stay as they are
+            self.model.load_state_dict(TOKENIZERS[kind][0].from_pretrained(decoder_of).state_dict())
+            for name, p in self.model.named_parameters():
+                p.requires_grad_(name.startswith("decoder."))
         self.generator = torch.Generator().manual_seed(config.seed)
         self.ema = {name: value.detach().clone() for name, value in self.model.named_parameters()}
-        self.kernels = [p for p in self.model.parameters() if mixes_channels(p)]
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.kernels = [p for p in trained if mixes_channels(p)]
         self.matrices = [nn.Parameter(p.detach().flatten(1)) for p in self.kernels]  # the same memory
-        others = [p for p in self.model.parameters() if not mixes_channels(p)]
+        others = [p for p in trained if not mixes_channels(p)]
         self.optimizers = {
             "muon": torch.optim.Muon(self.matrices, weight_decay=0.0, ns_steps=3,
                                      adjust_lr_fn="match_rms_adamw"),
             "adam": torch.optim.AdamW(others, betas=(0.9, 0.99), weight_decay=1e-4, fused=True),
         }
 
-    def loss(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss and the reconstructions (B, 3, H, W) of one batch in [-1, 1]."""
-        config, model = self.config, self.model
+    def loss(self, images: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """The loss and the reconstructions (B, 3, H, W) of one batch in [-1, 1], and what the codebook learns from."""
+        config, model, seen = self.config, self.model, ()
         with torch.autocast("cpu", torch.bfloat16):
             if self.kind == "vae":
                 mean, logvar = model.posterior(images)                                     # (B, 4, H/8, W/8) each
@@ -86,10 +93,9 @@ class Fitting:
                 features = model.features(images).float()                                  # (B, E, H/16, W/16)
                 codes, indices, commitment = model.codebook.straight_through(features)
                 reconstructions = model.decoder(codes).float()
-                model.codebook.update(features.detach(), indices, self.generator)
-                extra = config.commitment_weight * commitment
+                extra, seen = config.commitment_weight * commitment, (features.detach(), indices)
         error = reconstructions - images                                                   # float32 from here on
-        return error.square().mean() + config.l1_weight * error.abs().mean() + extra, reconstructions
+        return error.square().mean() + config.l1_weight * error.abs().mean() + extra, reconstructions, seen
 
     def train_step(self, images: Tensor, progress: float) -> tuple[float, float]:
         """One step at `progress` 0..1 of the budget; the loss and the batch's PSNR in dB."""
@@ -98,9 +104,11 @@ class Fitting:
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = lr if name == "muon" else 0.5 * lr
-        loss, reconstructions = self.loss(images)
+        loss, reconstructions, seen = self.loss(images)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"The loss is {loss.item()} at step {self.step}: lower lr={self.config.lr}.")
+        if seen and not self.decoder_only:
+            self.model.codebook.update(*seen, self.generator)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -174,6 +182,7 @@ def fit_tokenizer(
     model_config: VAEConfig | VQConfig | None = None,
     config: FitConfig | None = None,
     resume: bool = False,
+    decoder_of: str | Path | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> nn.Module:
     """Train a tokenizer and save it into `out` (config.json, model.safetensors, checkpoint.safetensors, fit.json).
@@ -186,6 +195,8 @@ def fit_tokenizer(
         steps, minutes: the budget, exactly one of the two; the learning rate ends with it.
         model_config, config: sizes and recipe, defaults as shipped.
         resume: continue from `out` instead of starting anew.
+        decoder_of: folder of a tokenizer of the same sizes, whose encoder is kept and whose decoder goes on learning:
+            the tokens do not change, so caches and models made with them stay valid.
         dtype: of the saved weights.
 
     Returns:
@@ -196,7 +207,7 @@ def fit_tokenizer(
     if (steps is None) == (minutes is None) or (steps or minutes) <= 0:
         raise ValueError(f"Got steps={steps} and minutes={minutes}, but exactly one must be given, above 0.")
     out, config = Path(out), config or FitConfig()
-    fitting = Fitting(kind, model_config or TOKENIZERS[kind][1](), config)
+    fitting = Fitting(kind, model_config or TOKENIZERS[kind][1](), config, decoder_of and Path(decoder_of))
     if resume:
         fitting.load(out)
     images_of = lambda step: to_unit(train_batches(step))  # noqa: E731
@@ -205,7 +216,7 @@ def fit_tokenizer(
     finally:  # an interrupt ends here too, and must not lose the run
         fitting.save(out)
         tokenizer = fitting.averaged()
-        if kind == "vae":
+        if kind == "vae" and decoder_of is None:
             measure_latents(tokenizer, images_of)
         tokenizer.save_pretrained(out, dtype)
         write_json({"kind": kind, "steps": fitting.step, "seconds": round(fitting.seconds, 1), **asdict(config)},

@@ -159,11 +159,29 @@ def _open_run(trainer: Trainer, run: Path, resume: bool, facts: dict) -> None:
     found = checkpoints(run)
     if found and not resume:
         raise ValueError(f"{run} already holds a run at {found[-1].name}: continue it with resume, or name another.")
+    configs = {"model": trainer.model.config.to_dict(), "train": trainer.config.to_dict()}
     if resume:
+        check_same_run(run, {**configs, **facts})
         trainer.resume(run)
         _trim_log(run / "log.jsonl", trainer.done)
-    configs = {"model": trainer.model.config.to_dict(), "train": trainer.config.to_dict()}
     write_json(run / "run.json", {**configs, **facts})
+
+
+def check_same_run(run: Path, asked: dict) -> None:
+    """Raise `ValueError` if a run's `run.json` names another model, recipe or data than is asked for.
+
+    How often it logs, validates and saves may change; everything else would make two runs out of one.
+    """
+    if not (run / "run.json").is_file():
+        return
+    kept = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    for part in ("model", "train", "fingerprints"):
+        for key, value in asked.get(part, {}).items():
+            found = kept.get(part, {}).get(key, value)
+            value = list(value) if isinstance(value, tuple) else value
+            if found != value and key not in ("log_every", "validate_every", "validate_images", "save_every"):
+                raise ValueError(f"{run} was started with {key} {found}, now it is {value}: name a new folder, or ask "
+                                 f"for the same.")
 
 
 def _log(run: Path | None, record: Record, progress: bool) -> None:
