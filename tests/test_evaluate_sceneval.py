@@ -175,8 +175,13 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fit_detector(tmp_path / "cut", recipe, config=SMALL, progress=False)
     monkeypatch.undo()
+    with pytest.raises(ValueError, match="was stopped: continue it with resume"):
+        fit_detector(tmp_path / "cut", recipe, config=SMALL)
+    with pytest.raises(ValueError, match="started with steps 4, now it is 5"):
+        fit_detector(tmp_path / "cut", DetectorRecipe(steps=5, batch_size=2, save_every=1), config=SMALL, resume=True)
     resumed = fit_detector(tmp_path / "cut", recipe, config=SMALL, resume=True, progress=False).state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["config.json", "fit.json", "model.safetensors"]
     loaded = load_detector(tmp_path / "cut")
     assert loaded.config == SMALL and loaded.features(torch.zeros(2, 3, 64, 64)).shape == (2, 24)
 

@@ -67,5 +67,7 @@ def fit_text_encoder(args) -> None:
 def fit_judge(args) -> None:
     """True scenes, spoiled a little, into `fit_detector`."""
     from fluidlab.evaluate.detector_fit import DetectorRecipe, fit_detector
+    if args.minutes is not None:
+        raise ValueError(f"fit detector is budgeted in --steps, got --minutes {args.minutes:g}.")
     fit_detector(args.out, DetectorRecipe(**given(steps=args.steps, lr=args.lr, batch_size=args.batch_size)),
                  resume=args.resume)

@@ -5,6 +5,7 @@ from the test split of another seed than the one that is used for its exam. It s
 what a model's mistakes look like, it would be a judge of that model only.
 """
 
+import json
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -57,11 +58,12 @@ def fit_detector(out: str | Path, recipe: DetectorRecipe | None = None, *, resum
     """Train the judge and save it into `out`; what is stopped can be resumed, to the same weights.
 
     Args:
-        out: folder for config.json, model.safetensors, fit.json and, until the end, checkpoint.safetensors.
+        out: folder for config.json, model.safetensors, fit.json and, until the end, checkpoint.safetensors; a folder
+            with a checkpoint is refused without `resume`.
         recipe, config: defaults as shipped.
 
     Raises:
-        ValueError: resume without a checkpoint.
+        ValueError: resume without a checkpoint, with another recipe, or the reverse: a checkpoint without resume.
         FloatingPointError: the loss is not finite.
     """
     recipe, out = recipe or DetectorRecipe(), Path(out)
@@ -70,9 +72,12 @@ def fit_detector(out: str | Path, recipe: DetectorRecipe | None = None, *, resum
     model = Detector(config or DetectorConfig(classes=scenes.classes, colors=scenes.colors))
     averaged = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
-    done = _load(out, model, averaged, optimizer) if resume else 0
+    if not resume and (out / "checkpoint.safetensors").is_file():
+        raise ValueError(f"{out} holds a training that was stopped: continue it with resume, or name another folder.")
+    done, before = _load(out, model, averaged, optimizer, recipe) if resume else (0, 0.0)
     out.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
+    write_json(asdict(recipe), out / "recipe.json")
+    start = time.perf_counter() - before
     with tqdm(total=recipe.steps, initial=done, unit="step", disable=not progress) as bar:
         try:
             while done < recipe.steps:
@@ -82,13 +87,15 @@ def fit_detector(out: str | Path, recipe: DetectorRecipe | None = None, *, resum
                 if done % 50 == 0:
                     bar.set_postfix(loss=f"{loss:.4f}")
                 if done % recipe.save_every == 0:
-                    _save(out, model, averaged, optimizer, done)
+                    _save(out, model, averaged, optimizer, done, time.perf_counter() - start)
         finally:
-            _save(out, model, averaged, optimizer, done)
+            _save(out, model, averaged, optimizer, done, time.perf_counter() - start)
     model.load_state_dict(averaged)
     model.eval().requires_grad_(False).save_pretrained(out)
     write_json({"steps": done, "images": done * recipe.batch_size, "seconds": round(time.perf_counter() - start, 1),
                 **asdict(recipe)}, out / "fit.json")
+    for name in ("checkpoint.safetensors", "recipe.json"):
+        (out / name).unlink()
     return model
 
 
@@ -114,16 +121,21 @@ def _step(model: Detector, averaged: dict, optimizer, scenes: EmojiScenes, recip
     return loss.item()
 
 
-def _save(out: Path, model: Detector, averaged: dict, optimizer, done: int) -> None:
+def _save(out: Path, model: Detector, averaged: dict, optimizer, done: int, seconds: float) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in averaged.items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
-    write_tensors(tensors | {"done": torch.tensor(done)}, out / "checkpoint.safetensors")
+    tensors["progress"] = torch.tensor([done, seconds], dtype=torch.float64)
+    write_tensors(tensors, out / "checkpoint.safetensors")
 
 
-def _load(out: Path, model: Detector, averaged: dict, optimizer) -> int:
+def _load(out: Path, model: Detector, averaged: dict, optimizer, recipe: DetectorRecipe) -> tuple[int, float]:
     if not (out / "checkpoint.safetensors").is_file():
         raise ValueError(f"Cannot resume, because there is no checkpoint.safetensors in {out}: start without.")
+    kept = json.loads((out / "recipe.json").read_text(encoding="utf-8"))
+    for key, value in asdict(recipe).items():
+        if kept[key] != value:
+            raise ValueError(f"{out} was started with {key} {kept[key]}, now it is {value}: ask for the same.")
     tensors, state = load_file(out / "checkpoint.safetensors"), optimizer.state_dict()
     part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
     model.load_state_dict(part("model."))
@@ -132,4 +144,4 @@ def _load(out: Path, model: Detector, averaged: dict, optimizer) -> int:
         index, key = name.split(".")
         state["state"].setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(state)
-    return int(tensors["done"])
+    return int(tensors["progress"][0]), float(tensors["progress"][1])

@@ -170,8 +170,10 @@ def _share(verdicts: list[Verdict]) -> Interval | None:
         of_prompt[verdict.question].append(verdict.correct)
     g = len(of_prompt)
     spread = sum((sum(right) - share * len(right)) ** 2 for right in of_prompt.values()) / n**2 * g / max(1, g - 1)
-    independent = share * (1 - share) / spread if g > 1 and spread > 0 else g
-    trials = max(1, min(n, round(independent)))
+    if g == 1 or share in (0.0, 1.0):  # nothing shows how prompts differ: count prompts
+        trials = g
+    else:                              # a binomial with so many trials would spread as the prompts do
+        trials = max(1, min(n, round(share * (1 - share) / spread))) if spread > 0 else n
     interval = wilson(round(share * trials), trials)
     return Interval(share, min(share, interval.low), max(share, interval.high))
 
