@@ -150,8 +150,9 @@ def fit(args) -> None:
     points = study_points(read_results(args.results), lambda size, order, head: preset(size, order=order, head=head),
                           metric="study_loss", batch_size=args.batch_size)
     print(f"| variant | x | floor | b | c | R2 | largest size, held out |\n{'|---' * 7}|")
+    sizes = min(len({p.size for p in points if p.variant == variant}) for variant in {p.variant for p in points})
     for x in X_AXES:
-        for floor in (False, True):
+        for floor in (False, True)[:1 + (sizes > 3)]:  # three parameters want more than three sizes
             for found in study_laws(points, x, floor=floor):
                 held_out = "" if found.held_out_error is None else f"{found.held_out_error:+.2%}"
                 print(f"| {found.variant} | {x} | {'yes' if floor else 'no'} | {found.law.b_interval} "
