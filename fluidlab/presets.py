@@ -12,8 +12,8 @@ PAPER = dict(seq_len=256, text_dim=4096, codebook_size=8192, token_dim=16)      
 
 SIZES = {
     #           width        depth     num_heads     aligner_depth    head_depth
-    "pico":  dict(width=48,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
-    "nano":  dict(width=64,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
+    "pico":  dict(width=48,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=2, **TOY),
+    "nano":  dict(width=64,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=2, **TOY),
     "micro": dict(width=128, depth=3,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
     "mini":  dict(width=192, depth=4,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),
     "midi":  dict(width=256, depth=5,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),

@@ -206,7 +206,7 @@ def test_a_study_is_planned_trained_continued_and_fitted(cache, tmp_path, capsys
                "--orders", "random", "--heads", "diffusion", "--out", str(out), "--results", str(results)]
     assert main([*command, *sizes, "--plan"]) == 0
     planned = capsys.readouterr().out
-    assert "| random-diffusion-pico-0 | 170,800 | 76,416 |" in planned and "3 cells, 16 images each" in planned
+    assert "| random-diffusion-pico-0 | 158,944 | 76,416 |" in planned and "3 cells, 16 images each" in planned
     assert not out.exists()
     assert main([*command, "--sizes", "pico"]) == 0
     first = losses(out / "random-diffusion-pico-0")

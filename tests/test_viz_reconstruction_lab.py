@@ -4,6 +4,7 @@ import datetime
 import io
 import math
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from PIL import Image
@@ -150,6 +151,7 @@ def test_crop_refuses_boxes_outside():
 
 
 def test_every_plot_becomes_a_picture():
+    plt.close("all")  # those of the tests before
     images = torch.zeros(2, 3, 32, 32)
     named = {"continuous": images + 0.1, "discrete": images - 0.2}
     one = {name: batch[0] for name, batch in named.items()}
