@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -99,6 +100,17 @@ def test_a_run_becomes_a_pipeline_only_with_the_parts_it_was_trained_with(cache,
     assert not (tmp_path / "wrong").exists()
     assert main(["export", str(tmp_path / "empty"), str(tmp_path / "wrong"), "--tokenizer", "scenes-vae"]) == 2
     assert "holds no complete checkpoint" in capsys.readouterr().err
+
+
+def test_a_validation_cache_of_another_tokenizer_is_refused(cache, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(cache, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["tokenizers"]["scenes-vae"]["fingerprint"] = "0" * 64
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    command = ["train", "--cache", str(cache), "--validation", str(other), "--out", str(tmp_path / "run"), *SHORT]
+    assert main(command) == 2
+    assert "another tokenizer than the training cache: fingerprint 000000000000, not " in capsys.readouterr().err
 
 
 def test_prompts_become_one_picture(model_folder, tmp_path, capsys):

@@ -77,6 +77,7 @@ def test_a_decoder_alone_learns_on_and_the_tokens_stay(kind, tmp_path):
     after = fit(kind, tmp_path / "decoder", steps=8, decoder_of=tmp_path / "whole", dtype=torch.float32)
     images = to_unit(flat_colours(1000))
     assert torch.equal(before.encode(images), after.encode(images))
+    assert json.loads((tmp_path / "decoder" / "fit.json").read_text())["decoder_of"]["steps"] == 8
     assert not torch.equal(before.decode(before.encode(images)), after.decode(after.encode(images)))
 
 

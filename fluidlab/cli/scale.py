@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from fluidlab.cli.options import add_threads, use_threads
+from fluidlab.cli.train import make_trainer
 
 
 def add_scale(p) -> None:
@@ -54,9 +55,6 @@ def caches(args, cell) -> list:
             raise ValueError(f"the cell {cell.name} needs --validation or --validation-{kind}, got neither: its loss "
                              f"is what the study is about.")
         found.append(folder and TokenCache(folder, cache_tokenizer(folder, kind)))
-    if found[1] and found[0].fingerprints() != found[1].fingerprints():
-        raise ValueError(f"the training and validation caches of {cell.name} were made by different tokenizers or text "
-                         f"encoders.")
     return found
 
 
@@ -76,21 +74,12 @@ def check_same_images(args, cells) -> None:
 
 def trainer_of(args, cell, steps: int):
     """A trainer for one cell, as `fluidlab train` makes it."""
-    import torch
-
     from fluidlab.config import TrainConfig
-    from fluidlab.evaluate.loss import validator
-    from fluidlab.model.fluid import Fluid
-    from fluidlab.presets import preset
-    from fluidlab.train.loop import Trainer
     data, held_out = caches(args, cell)
     config = TrainConfig(steps=steps, batch_size=args.batch_size, lr=getattr(args, f"lr_{cell.head}"),
                          warmup_steps=min(200, max(1, steps // 8)), ema_decay=0.995, precision=args.precision,
                          log_every=100, validate_every=args.validate_every, save_every=500, seed=cell.seed)
-    torch.manual_seed(config.seed)
-    model = Fluid(preset(cell.size, order=cell.order, head=cell.head, **data.model_facts()))
-    validate = validator(held_out, min(config.validate_images, len(held_out))) if held_out else None
-    return Trainer(model, data, config, validate)
+    return make_trainer(config, data, held_out, cell.size, order=cell.order, head=cell.head)
 
 
 def plan(args, cells) -> None:

@@ -47,19 +47,37 @@ def add_train(p) -> None:
     add_threads(p)
 
 
+def make_trainer(config, data, held_out, size: str, **variant):
+    """A trainer for a size and variant on a cache, validated on another (or None), with weights from config.seed.
+
+    Raises:
+        ValueError: the two caches were made by different tokenizers or text encoders.
+    """
+    import torch
+
+    from fluidlab.evaluate.loss import validator
+    from fluidlab.model.fluid import Fluid
+    from fluidlab.presets import preset
+    from fluidlab.train.loop import Trainer
+    validate = None
+    if held_out is not None:
+        for part, made_by in data.fingerprints().items():
+            if held_out.fingerprints()[part] != made_by:
+                raise ValueError(f"the validation cache was made by another {part} than the training cache: "
+                                 f"fingerprint {held_out.fingerprints()[part][:12]}, not {made_by[:12]}.")
+        validate = validator(held_out, min(config.validate_images, len(held_out)))
+    torch.manual_seed(config.seed)
+    return Trainer(Fluid(preset(size, **variant, **data.model_facts())), data, config, validate)
+
+
 def run_train(args) -> None:
     """Train one variant on a cache; --resume continues a run that was stopped."""
     import dataclasses
 
-    import torch
-
     from fluidlab.config import TOKEN_KINDS, TrainConfig, check_choice
     from fluidlab.data.token_cache import TokenCache, cache_tokenizer
-    from fluidlab.evaluate.loss import validator
     from fluidlab.evaluate.results import provenance
-    from fluidlab.model.fluid import Fluid
-    from fluidlab.presets import preset
-    from fluidlab.train.loop import Trainer, train
+    from fluidlab.train.loop import train
     use_threads(args)
     check_choice("head", args.head, tuple(TOKEN_KINDS))
     names = [f.name for f in dataclasses.fields(TrainConfig) if f.name != "betas"]
@@ -69,19 +87,11 @@ def run_train(args) -> None:
     if data.kind != TOKEN_KINDS[args.head]:
         raise ValueError(f"head {args.head!r} needs {TOKEN_KINDS[args.head]} tokens, those of {tokenizer} are "
                          f"{data.kind}.")
-    model_config = preset(args.preset, order=args.order, head=args.head, head_repeats=args.head_repeats,
-                          **data.model_facts())
-    torch.manual_seed(config.seed)
-    model = Fluid(model_config)
-    validate = None
-    if args.validation is not None:
-        held_out = TokenCache(args.validation, tokenizer)
-        if held_out.fingerprints() != data.fingerprints():
-            raise ValueError(f"{args.validation} was made by another tokenizer or text encoder than {args.cache}.")
-        validate = validator(held_out, min(config.validate_images, len(held_out)))
-    print(f"{args.order} + {args.head}, {args.preset}: {model.count_parameters()}, {len(data)} images")
+    trainer = make_trainer(config, data, None if args.validation is None else TokenCache(args.validation, tokenizer),
+                           args.preset, order=args.order, head=args.head, head_repeats=args.head_repeats)
+    print(f"{args.order} + {args.head}, {args.preset}: {trainer.model.count_parameters()}, {len(data)} images")
     facts = {"preset": args.preset, **provenance(), "fingerprints": data.fingerprints()}
-    train(Trainer(model, data, config, validate), args.out, resume=args.resume, facts=facts)
+    train(trainer, args.out, resume=args.resume, facts=facts)
 
 
 def add_export(p) -> None:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.evaluate.detector import Detector, DetectorConfig, detector_loss, targets_of
-from fluidlab.tokenizer.files import write_json, write_tensors
+from fluidlab.tokenizer.files import load_optimizer, optimizer_tensors, write_json, write_tensors
 
 TRAIN_SEED = 1  # of the scenes it learns from; the exam and the prompts are of seed 0
 
@@ -123,8 +123,7 @@ def _step(model: Detector, averaged: dict, optimizer, scenes: EmojiScenes, recip
 
 def _save(out: Path, model: Detector, averaged: dict, optimizer, done: int, seconds: float) -> None:
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in averaged.items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{k}": v for k, v in state.items()}
+    tensors |= optimizer_tensors("adam", optimizer)
     tensors["progress"] = torch.tensor([done, seconds], dtype=torch.float64)
     write_tensors(tensors, out / "checkpoint.safetensors")
 
@@ -136,12 +135,9 @@ def _load(out: Path, model: Detector, averaged: dict, optimizer, recipe: Detecto
     for key, value in asdict(recipe).items():
         if kept[key] != value:
             raise ValueError(f"{out} was started with {key} {kept[key]}, now it is {value}: ask for the same.")
-    tensors, state = load_file(out / "checkpoint.safetensors"), optimizer.state_dict()
+    tensors = load_file(out / "checkpoint.safetensors")
     part = lambda prefix: {k[len(prefix):]: v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
     model.load_state_dict(part("model."))
     averaged.update({name: part("ema.")[name] for name in averaged})
-    for name, value in part("adam.").items():
-        index, key = name.split(".")
-        state["state"].setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict(state)
+    load_optimizer("adam", optimizer, tensors)
     return int(tensors["progress"][0]), float(tensors["progress"][1])

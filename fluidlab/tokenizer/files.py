@@ -20,6 +20,22 @@ def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     os.replace(beside, path)
 
 
+def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimizer as named tensors, `prefix.index.key`."""
+    states = optimizer.state_dict()["state"]
+    return {f"{prefix}.{index}.{key}": value for index, state in states.items() for key, value in state.items()}
+
+
+def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` named."""
+    state = optimizer.state_dict()
+    for name, value in tensors.items():
+        if name.startswith(f"{prefix}."):
+            _, index, key = name.split(".")
+            state["state"].setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(state)
+
+
 def write_json(values: dict, path: Path) -> None:
     """Write a JSON file in one atomic step."""
     beside = path.with_name(path.name + ".part")

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fluidlab.tokenizer.files import write_json, write_tensors
+from fluidlab.tokenizer.files import load_optimizer, optimizer_tensors, write_json, write_tensors
 from fluidlab.tokenizer.metrics import psnr
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer
 from fluidlab.tokenizer.vq import VQConfig, VQTokenizer
@@ -61,12 +61,12 @@ class Fitting:
                  decoder_of: Path | None = None):
         torch.manual_seed(config.seed)  # the initial weights; every later draw comes from self.generator
         self.kind, self.config, self.step, self.seconds = kind, config, 0, 0.0
-        self.model = TOKENIZERS[kind][0](model_config)
         self.decoder_only = decoder_of is not None
         if self.decoder_only:  # tokens, and all models that learned from them, stay as they are
-            self.model.load_state_dict(TOKENIZERS[kind][0].from_pretrained(decoder_of).state_dict())
-            for name, p in self.model.named_parameters():
-                p.requires_grad_(name.startswith("decoder."))
+            self.model = TOKENIZERS[kind][0].from_pretrained(decoder_of)
+            self.model.decoder.requires_grad_(True)
+        else:
+            self.model = TOKENIZERS[kind][0](model_config)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.ema = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         trained = [p for p in self.model.parameters() if p.requires_grad]
@@ -130,8 +130,7 @@ class Fitting:
         if self.kind == "vq":
             tensors |= {"codebook.sums": self.model.codebook.sums, "codebook.age": self.model.codebook.age}
         for name, optimizer in self.optimizers.items():
-            for i, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{name}.{i}.{k}": v for k, v in state.items()}
+            tensors |= optimizer_tensors(name, optimizer)
         # The counters travel inside the tensors' file, so that one rename moves the whole state.
         tensors["progress"] = torch.tensor([self.step, self.seconds], dtype=torch.float64)
         write_tensors(tensors, folder / "checkpoint.safetensors")
@@ -150,11 +149,7 @@ class Fitting:
             self.model.codebook.sums.copy_(tensors["codebook.sums"])
             self.model.codebook.age.copy_(tensors["codebook.age"])
         for name, optimizer in self.optimizers.items():
-            state = optimizer.state_dict()
-            for key, value in part(f"{name}.").items():
-                index, key = key.split(".")
-                state["state"].setdefault(int(index), {})[key] = value
-            optimizer.load_state_dict(state)
+            load_optimizer(name, optimizer, tensors)
         self.step, self.seconds = int(tensors["progress"][0]), float(tensors["progress"][1])
 
     def averaged(self) -> nn.Module:
@@ -195,8 +190,9 @@ def fit_tokenizer(
         steps, minutes: the budget, exactly one of the two; the learning rate ends with it.
         model_config, config: sizes and recipe, defaults as shipped.
         resume: continue from `out` instead of starting anew.
-        decoder_of: folder of a tokenizer of the same sizes, whose encoder is kept and whose decoder goes on learning:
-            the tokens do not change, so caches and models made with them stay valid.
+        decoder_of: folder of a tokenizer (its sizes count, not `model_config`) whose encoder is kept and whose decoder
+            goes on learning: the tokens do not change, so caches and models made with them stay valid. Its fit.json
+            becomes part of the new one.
         dtype: of the saved weights.
 
     Returns:
@@ -219,8 +215,10 @@ def fit_tokenizer(
         if kind == "vae" and decoder_of is None:
             measure_latents(tokenizer, images_of)
         tokenizer.save_pretrained(out, dtype)
-        write_json({"kind": kind, "steps": fitting.step, "seconds": round(fitting.seconds, 1), **asdict(config)},
-                   out / "fit.json")
+        facts = {"kind": kind, "steps": fitting.step, "seconds": round(fitting.seconds, 1), **asdict(config)}
+        if decoder_of is not None and (Path(decoder_of) / "fit.json").is_file():
+            facts["decoder_of"] = json.loads((Path(decoder_of) / "fit.json").read_text(encoding="utf-8"))
+        write_json(facts, out / "fit.json")
     return tokenizer
 
 

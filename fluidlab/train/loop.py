@@ -174,11 +174,10 @@ def check_same_run(run: Path, asked: dict) -> None:
     """
     if not (run / "run.json").is_file():
         return
-    kept = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    kept, asked = json.loads((run / "run.json").read_text(encoding="utf-8")), json.loads(json.dumps(asked))
     for part in ("model", "train", "fingerprints"):
         for key, value in asked.get(part, {}).items():
             found = kept.get(part, {}).get(key, value)
-            value = list(value) if isinstance(value, tuple) else value
             if found != value and key not in ("log_every", "validate_every", "validate_images", "save_every"):
                 raise ValueError(f"{run} was started with {key} {found}, now it is {value}: name a new folder, or ask "
                                  f"for the same.")
