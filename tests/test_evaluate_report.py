@@ -31,7 +31,8 @@ def test_every_image_is_drawn_once_and_the_metrics_have_their_names(detector, tm
     report = evaluate_generator(drawing(calls), detector, tmp_path, **OPTIONS)
     assert sum(calls, []) == list(range(24 + 12)) and report.num_images == 36
     metrics = report.metrics()
-    assert {"frechet", "sceneval_overall", "sceneval_heldout_low", *(f"sceneval_{s}" for s in SKILLS)} <= set(metrics)
+    assert {"frechet", "sceneval_overall", "sceneval_heldout_low", "sceneval_color_attr_seen",
+            "sceneval_position_heldout_high", *(f"sceneval_{s}" for s in SKILLS)} <= set(metrics)
     assert metrics["sceneval_overall_low"] <= metrics["sceneval_overall"] <= metrics["sceneval_overall_high"]
     assert report.frechet_infinity is None and report.frechet >= 0
     again = evaluate_generator(drawing(calls), detector, tmp_path, **OPTIONS)

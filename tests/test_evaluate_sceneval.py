@@ -105,6 +105,9 @@ def test_true_scenes_pass_and_other_captions_fail_with_a_judge_that_knows_all():
     assert ceiling.overall.value == 1.0 and set(ceiling.skills) == set(SKILLS)
     assert mismatched.overall.value < 0.1
     assert ceiling.seen.value == ceiling.heldout.value == 1.0
+    assert set(ceiling.skills_seen) == set(ceiling.skills_heldout) == set(COMPOSED)
+    both = [ceiling.skills_seen["position"], mismatched.skills_heldout["position"]]
+    assert both[0].value == 1.0 and both[1].value < 0.1
 
 
 def test_the_prompts_are_fixed_and_half_of_the_composed_are_held_out():

@@ -1,9 +1,17 @@
-"""Validation loss with fixed masks, times and noise: otherwise the curve is mostly the variance of those draws."""
+"""Validation loss with fixed masks, times and noise: otherwise the curve is mostly the variance of those draws.
 
+One number sums up questions of very different difficulty: a token with nothing known around it, and one with all the
+others in view. `loss_when_known` asks them one by one. What to notice: for raster order "k are known" is also "this is
+place k of the picture", for random order it is any place.
+"""
+
+import math
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from fluidlab.config import check_range
 from fluidlab.model.fluid import Fluid
 
 
@@ -21,18 +29,91 @@ def validation_loss(model: Fluid, data, num_images: int = 2048, *, batch_size: i
     Raises:
         ValueError: more images than the data holds, or none.
     """
-    if not 1 <= num_images <= len(data):
-        raise ValueError(f"num_images must be from 1 to {len(data)}, got {num_images}.")
-    device, total, count = next(model.parameters()).device, 0.0, 0.0
-    for start in range(0, num_images, batch_size):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
-        tokens, features, mask = (t.to(device) for t in data.gather(range(start, min(start + batch_size, num_images))))
-        loss, is_target = model.token_losses(tokens, features, mask, generator)
+    total, count = 0.0, 0.0
+    for batch, generator in _batches(model, data, num_images, batch_size, seed):
+        loss, is_target = model.token_losses(*batch, generator)
         total += float((loss.double() * is_target).sum())
         count += float(is_target.sum())
     return total / count
 
 
+@torch.no_grad()
+def loss_when_known(model: Fluid, data, known: int, num_images: int = 256, *, repeats: int = 4, batch_size: int = 256,
+                    seed: int = 0) -> float:
+    """Mean loss of a token when `known` others are known; raster: those before it, random: any.
+
+    In random order this is the loss at the mask ratio 1 - known / N. Hidden tokens, times and noise are fixed.
+
+    Args:
+        known: from 0 to N - 1.
+        repeats: draws of time and noise for each token, since one alone is noisy.  data, seed: see `validation_loss`.
+
+    Returns:
+        Nats, or squared error per channel.
+
+    Raises:
+        ValueError: known, repeats or num_images out of range.
+    """
+    N = model.config.seq_len
+    check_range("known", known, 0, N - 1, kind=int)
+    check_range("repeats", repeats, 1, kind=int)
+    total, count = 0.0, 0.0
+    for (tokens, features, mask), generator in _batches(model, data, num_images, batch_size, seed):
+        place = model.order.permutation(len(tokens), N, generator).argsort(dim=1).to(tokens.device)  # (B, N)
+        hidden = place >= known                                                                      # (B, N)
+        asked = place == known if model.order.causal else hidden
+        z = model.hidden(tokens, hidden, *model.aligner(features, mask))                             # (B, N, D)
+        for _ in range(repeats):
+            total += float((model.head.loss(z, tokens, generator).double() * asked).sum())
+            count += float(asked.sum())
+    return total / count
+
+
+def nats_to_bits(nats: float) -> float:
+    """A cross-entropy in bits: a token that costs so many is as surprising as so many coin tosses."""
+    return nats / math.log(2.0)
+
+
+class EncodedScenes:
+    """The first scenes of a source as tokens and text features, in memory: what `validation_loss` takes as data.
+
+    Args:
+        scenes: an `EmojiScenes`.  tokenizer, text_encoder: frozen ones, as a pipeline holds them.
+        num_images: how many, at most all.
+
+    Raises:
+        ValueError: more scenes than there are, or none.
+    """
+
+    def __init__(self, scenes, tokenizer, text_encoder, num_images: int, *, batch_size: int = 256):
+        check_range("num_images", num_images, 1, len(scenes), kind=int)
+        tokens, captions = [], []
+        for start in range(0, num_images, batch_size):
+            pixels, texts = scenes.batch(range(start, min(start + batch_size, num_images)))
+            tokens.append(tokenizer.encode(pixels.float() / 127.5 - 1))
+            captions += texts
+        self.tokens = torch.cat(tokens)                    # (num_images, N[, C])
+        self.features, self.mask = text_encoder(captions)  # (num_images, L, text_dim), (num_images, L)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def gather(self, indices) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens, features and mask of some scenes, as `TokenCache.gather` gives them."""
+        rows = torch.as_tensor(list(indices))
+        return self.tokens[rows], self.features[rows], self.mask[rows]
+
+
 def validator(data, num_images: int = 2048, **options) -> Callable[[Fluid], float]:
     """The callable that a `Trainer` takes: model -> validation loss on fixed images."""
     return lambda model: validation_loss(model, data, num_images, **options)
+
+
+def _batches(model: Fluid, data, num_images: int, batch_size: int, seed: int):
+    """Batches on the model's device, each with a generator of its own."""
+    if not 1 <= num_images <= len(data):
+        raise ValueError(f"num_images must be from 1 to {len(data)}, got {num_images}.")
+    device = next(model.parameters()).device
+    for start in range(0, num_images, batch_size):
+        batch = data.gather(range(start, min(start + batch_size, num_images)))
+        yield tuple(t.to(device) for t in batch), torch.Generator().manual_seed(seed * 1_000_003 + start)

@@ -44,7 +44,9 @@ class Report:
         if self.frechet_infinity is not None:
             found |= {"frechet_infinity": self.frechet_infinity[0], "frechet_infinity_error": self.frechet_infinity[1]}
         groups = {"overall": self.sceneval.overall, **self.sceneval.skills, "seen": self.sceneval.seen,
-                  "heldout": self.sceneval.heldout}
+                  "heldout": self.sceneval.heldout,
+                  **{f"{skill}_seen": interval for skill, interval in self.sceneval.skills_seen.items()},
+                  **{f"{skill}_heldout": interval for skill, interval in self.sceneval.skills_heldout.items()}}
         for name, interval in groups.items():
             if interval is not None:
                 found |= {f"sceneval_{name}": interval.value, f"sceneval_{name}_low": interval.low,
@@ -94,13 +96,15 @@ def look(draw: Draw, detector: Detector, prompts: list[str], seeds: list[int], f
 
 def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, per_skill: int = 100,
                        images_per_prompt: int = 4, frechet_images: int = 4000, reference_images: int = 10_000,
-                       seed: int = 0, facts: dict | None = None, chunk: int = 100, progress: bool = True) -> Report:
+                       reference: Tensor | None = None, seed: int = 0, facts: dict | None = None, chunk: int = 100,
+                       progress: bool = True) -> Report:
     """SceneEval on the fixed prompts, and the Frechet distance to held-out scenes on their own captions.
 
     Args:
         draw: prompts and seeds to images (B, 3, S, S) in [-1, 1], S a multiple of 64.
         folder: where it is kept; run it again to go on.
         per_skill, images_per_prompt: of SceneEval.  frechet_images, reference_images: of the distance.
+        reference: what `reference_features` gave, for whoever evaluates often; then reference_images is not used.
         seed: of the images; image i has a seed of its own.  facts: see `look`.
 
     Raises:
@@ -120,16 +124,18 @@ def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, pe
     captions = [scenes.caption(i) for i in range(frechet_images)]
     _, features = look(draw, detector, captions, seeds[len(asked):], folder / "frechet", facts=facts, chunk=chunk,
                        label="Frechet", progress=progress)
-    reference = reference_features(detector, reference_images)
+    if reference is None:
+        reference = reference_features(detector, reference_images)
     enough = frechet_images >= enough_images(features.shape[1])
     infinity = frechet_at_infinity(features, reference) if enough else None
     return Report(scores(verdicts), frechet_distance(features, reference), infinity, len(asked) + frechet_images)
 
 
 def reference_features(detector: Detector, num_images: int = 10_000, batch_size: int = 250,
-                       through: Callable[[Tensor], Tensor] = lambda images: images) -> Tensor:
+                       through: Callable[[Tensor], Tensor] = lambda images: images,
+                       seed: int = REFERENCE_SEED) -> Tensor:
     """Features (n, F) of held-out scenes; `through` a tokenizer for what no generator on it can get below."""
-    scenes = EmojiScenes("test", seed=REFERENCE_SEED, size=num_images)
+    scenes = EmojiScenes("test", seed=seed, size=num_images)
     starts = range(0, num_images, batch_size)
     pixels = (scenes.batch(range(s, min(s + batch_size, num_images)))[0].float() / 127.5 - 1 for s in starts)
     return extract_features((through(images) for images in pixels), detector.features)

@@ -7,22 +7,17 @@ a large part of a model, and the tied table of the softmax head a larger one, so
 backbone's alone; and FLOPs count what all of them do, whatever they are called.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from fluidlab.config import ORDER_NAMES, TOKEN_KINDS, ModelConfig, check_choice
 from fluidlab.evaluate.powerlaw import PowerLaw, fit_power_law, hold_out_largest
-from fluidlab.model.fluid import Fluid
+from fluidlab.model.cost import part_counts, training_flops
 
-STUDY_SIZES = ("pico", "nano", "micro", "mini", "midi", "maxi")
+STUDY_SIZES = ("femto", "pico", "nano", "micro", "mini", "midi")
 STUDY_HEADS = ("softmax", "diffusion")
 X_AXES = ("params", "backbone_params", "flops")
-TEXT_TOKENS = 17  # to which a cache of scenes pads every caption: what a FLOP count takes a text to be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,27 +50,6 @@ def study_cells(sizes: Iterable[str] = STUDY_SIZES, heads: Iterable[str] = STUDY
     if not cells:
         raise ValueError("a study needs at least 1 size, 1 order, 1 head and 1 seed, got 0 cells.")
     return cells
-
-
-@functools.lru_cache(maxsize=64)
-def part_counts(config: ModelConfig) -> dict[str, int]:
-    """Parameters of each part and "total", counted without making the weights."""
-    with torch.device("meta"):
-        return Fluid(config).count_parameters()
-
-
-@functools.lru_cache(maxsize=64)
-def training_flops(config: ModelConfig, text_tokens: int = TEXT_TOKENS) -> float:
-    """Floating-point operations of one image, forward and backward, as PyTorch counts them (a multiply-add is 2)."""
-    with torch.device("meta"):
-        model = Fluid(config)
-        N, continuous = config.seq_len, config.token_kind == "continuous"
-        tokens = torch.zeros(1, N, config.token_dim) if continuous else torch.zeros(1, N, dtype=torch.long)
-        features = torch.zeros(1, text_tokens, config.text_dim)
-        mask = torch.ones(1, text_tokens, dtype=torch.bool)
-    with FlopCounterMode(display=False) as counter:
-        model(tokens, features, mask, torch.Generator()).backward()
-    return float(counter.get_total_flops())
 
 
 @dataclass(frozen=True)

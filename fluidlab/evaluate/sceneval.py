@@ -140,6 +140,8 @@ class Scores:
     overall: Interval
     seen: Interval | None      # the composed skills only: compositions that training shows
     heldout: Interval | None   # and those that it never shows
+    skills_seen: dict[str, Interval]      # the same for each composed skill
+    skills_heldout: dict[str, Interval]
 
 
 def scores(verdicts: list[Verdict]) -> Scores:
@@ -151,13 +153,18 @@ def scores(verdicts: list[Verdict]) -> Scores:
     if not verdicts:
         raise ValueError("a score needs at least 1 verdict, got 0.")
 
-    skills = {skill: _share([v for v in verdicts if v.skill == skill]) for skill in SKILLS}
-    skills = {skill: interval for skill, interval in skills.items() if interval is not None}
+    skills = _by_skill(verdicts)
     mean = sum(interval.value for interval in skills.values()) / len(skills)
     pooled = _share(verdicts)
     composed = [v for v in verdicts if v.skill in COMPOSED]
+    seen, heldout = ([v for v in composed if v.heldout == held] for held in (False, True))
     return Scores(skills, Interval(mean, mean - pooled.value + pooled.low, mean - pooled.value + pooled.high),
-                  _share([v for v in composed if not v.heldout]), _share([v for v in composed if v.heldout]))
+                  _share(seen), _share(heldout), _by_skill(seen), _by_skill(heldout))
+
+
+def _by_skill(verdicts: list[Verdict]) -> dict[str, Interval]:
+    shares = {skill: _share([v for v in verdicts if v.skill == skill]) for skill in SKILLS}
+    return {skill: interval for skill, interval in shares.items() if interval is not None}
 
 
 def _share(verdicts: list[Verdict]) -> Interval | None:
