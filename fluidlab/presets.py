@@ -1,8 +1,9 @@
 """One visible table of sizes. A run states its size's name and only what differs from it.
 
-nano is for tests, mini is what the course ships, pico to maxi are the scaling study, and the paper's sizes are derived:
-the paper gives parameter counts and not widths or depths, so each row is the arithmetic blocks x 16 d^2 + aligner
-6 x 12 d^2 + head 34 d^2 solved for a round d. `tests/test_presets.py` counts every one of them on the meta device.
+nano is for tests, mini is what the course ships, femto to midi are the scaling study (maxi where there is more time),
+and the paper's sizes are derived: the paper gives parameter counts and not widths or depths, so each row is the
+arithmetic blocks x 16 d^2 + aligner 6 x 12 d^2 + head 34 d^2 solved for a round d. `tests/test_presets.py` counts every
+one of them on the meta device.
 """
 
 from fluidlab.config import ModelConfig, check_choice
@@ -12,6 +13,7 @@ PAPER = dict(seq_len=256, text_dim=4096, codebook_size=8192, token_dim=16)      
 
 SIZES = {
     #           width        depth     num_heads     aligner_depth    head_depth
+    "femto": dict(width=32,  depth=1,  num_heads=4,  aligner_depth=1, head_depth=2, **TOY),
     "pico":  dict(width=48,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=2, **TOY),
     "nano":  dict(width=64,  depth=2,  num_heads=4,  aligner_depth=1, head_depth=2, **TOY),
     "micro": dict(width=128, depth=3,  num_heads=4,  aligner_depth=1, head_depth=3, **TOY),

@@ -1,5 +1,6 @@
 """The command line, run in this process: a cache, a short training that is stopped and resumed, a picture, mistakes."""
 
+import csv
 import json
 import re
 import shutil
@@ -12,6 +13,9 @@ from PIL import Image
 
 from fluidlab.cli import main
 from fluidlab.data.token_cache import TokenCache
+from fluidlab.evaluate.results import read_results
+from fluidlab.evaluate.sheet import read_sheet
+from fluidlab.evaluate.sweep import read_sweep
 from fluidlab.model.files import load_model
 from fluidlab.pipeline import FluidPipeline
 from fluidlab.text.encoder import load_text_encoder
@@ -202,13 +206,46 @@ def test_the_judge_and_a_pipeline_are_evaluated(cache, tmp_path, capsys):
     assert main(["train", "--cache", str(cache), "--out", str(run), *SHORT]) == 0
     assert main(["export", str(run), str(pipe), "--tokenizer", "scenes-vae"]) == 0
     command = ["evaluate", "images", str(pipe), "--detector", str(judge), "--per-skill", "2", "--images-per-prompt",
-               "1", "--frechet-images", "4", "--num-denoising-steps", "2", "--results", str(results)]
+               "1", "--frechet-images", "4", "--reference-images", "50", "--num-denoising-steps", "2", "--results",
+               str(results)]
     assert main(command) == 2
     assert "needs --out" in capsys.readouterr().err
     assert main([*command, "--out", str(tmp_path / "eval")]) == 0
     assert "sceneval_overall" in capsys.readouterr().out
     metrics = {row.split(",")[6] for row in results.read_text().splitlines()[1:]}
     assert {"frechet", "sceneval_overall", "sceneval_counting_high"} <= metrics
+    with (tmp_path / "eval" / "pipe" / "scores.csv").open(newline="") as f:
+        table = {row["metric"]: row for row in csv.DictReader(f)}
+    assert 0 <= float(table["judge_mismatched"]["value"]) <= 1 and table["judge_ceiling"]["low"]
+    overall = table["sceneval_overall"]
+    assert float(overall["low"]) <= float(overall["value"]) <= float(overall["high"]) and not table["frechet"]["low"]
+    with Image.open(tmp_path / "eval" / "pipe" / "scores.png") as picture:
+        assert picture.width > 500
+
+    assert main(["evaluate", "loss", str(pipe), "--num-images", "4", "--results", str(results)]) == 0
+    assert "squared error |  | 0: " in capsys.readouterr().out
+    assert {"loss", "loss_known_0", "loss_known_15"} <= {row["metric"] for row in read_results(results)}
+
+    command = ["evaluate", "sweep", str(pipe), "--detector", str(judge), "--per-skill", "2", "--frechet-images", "4",
+               "--reference-images", "50", "--guidance-scales", "1", "3", "--temperatures", "0.5",
+               "--denoising-steps", "2", "--results"]
+    assert main([*command, str(tmp_path / "sweep.csv")]) == 2
+    assert "evaluate sweep needs --out" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "sweep.csv"), "--out", str(tmp_path / "sweep")]) == 0
+    assert "best frechet: {'guidance_scale': " in capsys.readouterr().out
+    assert [row["guidance_scale"] for row in read_sweep(tmp_path / "sweep.csv", model="pipe")] == [1.0, 3.0]
+
+
+def test_tokenizers_are_measured_and_their_distance_is_the_floor(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("fluidlab.cli.evaluate.USAGE_SCENES", 256)
+    results = tmp_path / "results.csv"
+    assert main(["evaluate", "tokenizers", "--num-images", "4", "--frechet-images", "800", "--reference-images",
+                 "800", "--results", str(results)]) == 0
+    said = capsys.readouterr().out
+    assert "| held-out scenes, 64 px | scenes-vae |" in said and "scenes-vq: Frechet distance" in said
+    floors = {row["preset"]: float(row["value"]) for row in read_results(results, metric="reconstruction_frechet")}
+    assert set(floors) == {"true scenes", "scenes-vae", "scenes-vq"} and min(floors.values()) > 0
+    assert floors["scenes-vae"] < floors["scenes-vq"]
 
 
 def test_a_study_is_planned_trained_continued_and_fitted(cache, tmp_path, capsys):
@@ -227,6 +264,23 @@ def test_a_study_is_planned_trained_continued_and_fitted(cache, tmp_path, capsys
     assert losses(out / "random-diffusion-pico-0") == first
     assert main(["scale", "--fit", "--results", str(results), "--batch-size", "8"]) == 0
     assert "| random-diffusion | flops | no |" in capsys.readouterr().out
+    rates = ["--sizes", "pico", "--sweep-lr", "1e-3", "2e-3", "--results", str(tmp_path / "rates.csv")]
+    assert main([*command, *rates]) == 0
+    assert {row["metric"] for row in read_results(tmp_path / "rates.csv")} == {"loss_at_lr_0.001", "loss_at_lr_0.002"}
+    assert (out / "random-diffusion-pico-0-lr0.001" / "model").is_dir()
+    moments = [*command, *sizes[:2], "--out", str(tmp_path / "moments"), "--validate-every", "1", "--moments",
+               "--results", str(tmp_path / "scored.csv")]
+    assert main(moments) == 0
+    assert main([*moments, "--score", "--per-skill", "2", "--frechet-images", "3", "--reference-images", "50"]) == 0
+    for metric in ("study_sceneval_overall", "study_frechet"):
+        scored = [row["steps"] for row in read_results(tmp_path / "scored.csv", metric=metric)]
+        assert scored == ["1", "2"], "one score for each moment that was kept"
+    assert main([*moments, "--draw", str(tmp_path / "sheet.png"), "--prompts", "a cat", "two dogs"]) == 0
+    pixels, facts = read_sheet(tmp_path / "sheet.png")
+    assert pixels.shape == (2, 1, 3, 64, 64) and facts["columns"] == ["pico"]
+    assert facts["rows"][1] == {"variant": "random-diffusion", "prompt": "two dogs"}
+    assert main([*command, "--sizes", "mini", "--draw", str(tmp_path / "sheet.png")]) == 2
+    assert "1 of 1 cells are not trained yet, random-diffusion-mini-0 first" in capsys.readouterr().err
     assert main([*command, "--sizes", "pico", "--steps", "3"]) == 2
     assert "was started with steps 2, now it is 3" in capsys.readouterr().err
     assert main(["scale", "--sizes", "pico", "--out", str(out), "--cache", str(cache)]) == 2

@@ -3,7 +3,8 @@
 import pytest
 
 from fluidlab.evaluate.results import COLUMNS
-from fluidlab.evaluate.scaling import STUDY_SIZES, part_counts, study_cells, study_laws, study_points, training_flops
+from fluidlab.evaluate.scaling import STUDY_SIZES, study_cells, study_laws, study_points
+from fluidlab.model.cost import part_counts, training_flops
 from fluidlab.presets import preset
 
 

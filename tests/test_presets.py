@@ -36,5 +36,5 @@ def test_forward_and_backward_have_static_shapes(size):
 
 def test_changes_win_over_the_table_and_unknown_sizes_are_named():
     assert preset("nano", head="flow", depth=5).depth == 5
-    with pytest.raises(ValueError, match="size must be one of pico, .* got 'huge'"):
+    with pytest.raises(ValueError, match="size must be one of femto, .* got 'huge'"):
         preset("huge")

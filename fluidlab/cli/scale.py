@@ -6,6 +6,9 @@ from pathlib import Path
 from fluidlab.cli.options import add_threads, use_threads
 from fluidlab.cli.train import make_trainer
 
+GRID_PROMPTS = ("a photo of a purple umbrella", "a photo of two dogs", "a photo of a banana left of a cat",
+                "a photo of a red car and a blue cup")
+
 
 def add_scale(p) -> None:
     p.add_argument("--cache", type=Path, help="folder of `fluidlab cache` with both kinds of tokens; or give two")
@@ -14,7 +17,7 @@ def add_scale(p) -> None:
     p.add_argument("--validation", type=Path, help="the validation split's cache; or its two, as above")
     p.add_argument("--validation-discrete", type=Path)
     p.add_argument("--validation-continuous", type=Path)
-    p.add_argument("--sizes", nargs="+", help="default: the study's, pico to maxi")
+    p.add_argument("--sizes", nargs="+", help="default: the study's, femto to midi")
     p.add_argument("--orders", nargs="+", default=["raster", "random"])
     p.add_argument("--heads", nargs="+", default=["softmax", "diffusion"])
     p.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -23,10 +26,22 @@ def add_scale(p) -> None:
     p.add_argument("--lr-softmax", type=float, default=2e-3)
     p.add_argument("--lr-diffusion", type=float, default=2e-3)
     p.add_argument("--lr-flow", type=float, default=2e-3)
+    p.add_argument("--sweep-lr", type=float, nargs="+", help="train every cell at each of these learning rates "
+                                                            "instead, to choose one for each head")
     p.add_argument("--validate-every", type=int, default=500)
     p.add_argument("--precision", default="bf16", choices=("float32", "bf16"))
     p.add_argument("--out", type=Path, help="folder of the study, one folder a cell; run again to go on")
     p.add_argument("--results", type=Path, help="results.csv to add the losses to, or with --fit to read")
+    p.add_argument("--score", action="store_true", help="only draw with every trained cell: SceneEval and Frechet "
+                                                        "distance, at the best settings of the shipped sweep")
+    p.add_argument("--per-skill", type=int, default=50, help="--score: prompts of each skill, one image each")
+    p.add_argument("--frechet-images", type=int, default=1000, help="--score: images for the distance")
+    p.add_argument("--reference-images", type=int, default=10_000, help="--score: true scenes to compare with")
+    p.add_argument("--moments", action="store_true", help="keep the weights wherever the loss is measured; with "
+                                                          "--score, look at each of them and not only at the last")
+    p.add_argument("--draw", type=Path, help="only draw the same prompts with every trained cell of the first seed, "
+                                             "onto one PNG")
+    p.add_argument("--prompts", nargs="+", default=GRID_PROMPTS, help="--draw: what is drawn")
     p.add_argument("--plan", action="store_true", help="only print parameters, FLOPs and the time each cell would take")
     p.add_argument("--fit", action="store_true", help="only fit the laws to the results")
     add_threads(p)
@@ -39,7 +54,14 @@ def run_scale(args) -> None:
         return fit(args)
     from fluidlab.evaluate.scaling import STUDY_SIZES, study_cells
     cells = study_cells(args.sizes or STUDY_SIZES, args.heads, args.orders, args.seeds)
-    return plan(args, cells) if args.plan else study(args, cells)
+    if args.plan:
+        return plan(args, cells)
+    if args.score:
+        return score(args, cells)
+    if args.draw is not None:
+        return draw(args, cells)
+    for lr in args.sweep_lr or [None]:
+        study(args, cells, lr)
 
 
 def caches(args, cell) -> list:
@@ -72,11 +94,11 @@ def check_same_images(args, cells) -> None:
                              f"has {source}.")
 
 
-def trainer_of(args, cell, steps: int):
-    """A trainer for one cell, as `fluidlab train` makes it."""
+def trainer_of(args, cell, steps: int, lr: float | None = None):
+    """A trainer for one cell, as `fluidlab train` makes it; without lr at its head's."""
     from fluidlab.config import TrainConfig
     data, held_out = caches(args, cell)
-    config = TrainConfig(steps=steps, batch_size=args.batch_size, lr=getattr(args, f"lr_{cell.head}"),
+    config = TrainConfig(steps=steps, batch_size=args.batch_size, lr=lr or getattr(args, f"lr_{cell.head}"),
                          warmup_steps=min(200, max(1, steps // 8)), ema_decay=0.995, precision=args.precision,
                          log_every=100, validate_every=args.validate_every, save_every=500, seed=cell.seed)
     return make_trainer(config, data, held_out, cell.size, order=cell.order, head=cell.head)
@@ -84,7 +106,7 @@ def trainer_of(args, cell, steps: int):
 
 def plan(args, cells) -> None:
     """Parameters, FLOPs and time of every cell, from a few timed steps."""
-    from fluidlab.evaluate.scaling import part_counts, training_flops
+    from fluidlab.model.cost import part_counts, training_flops
     total = 0.0
     print(f"| cell | parameters | of them backbone | FLOPs of all steps | images/s | minutes |\n{'|---' * 6}|")
     for cell in cells:
@@ -102,8 +124,8 @@ def plan(args, cells) -> None:
     print(f"{len(cells)} cells, {args.steps * args.batch_size:,} images each, {total / 60:.0f} minutes in all")
 
 
-def study(args, cells) -> None:
-    """Train what is not trained yet, cell by cell; what was stopped is resumed."""
+def study(args, cells, lr: float | None = None) -> None:
+    """Train what is not trained yet, cell by cell; what was stopped is resumed. With lr: one value of a sweep."""
     import json
 
     from fluidlab.evaluate.results import append_results, provenance
@@ -112,23 +134,110 @@ def study(args, cells) -> None:
         raise ValueError("scale needs --out, the folder of the study.")
     check_same_images(args, cells)
     for number, cell in enumerate(cells, start=1):
-        run = args.out / cell.name
+        run = args.out / (cell.name if lr is None else f"{cell.name}-lr{lr:g}")
         done = (run / "model" / "config.json").is_file()  # written last
-        print(f"[{number}/{len(cells)}] {cell.name}{' is trained' if done else ''}", flush=True)
-        trainer = trainer_of(args, cell, args.steps)
+        print(f"[{number}/{len(cells)}] {run.name}{' is trained' if done else ''}", flush=True)
+        trainer = trainer_of(args, cell, args.steps, lr)
         facts = {"preset": cell.size, **provenance(), "fingerprints": trainer.data.fingerprints()}
         if done:
             check_same_run(run, {"model": trainer.model.config.to_dict(), "train": trainer.config.to_dict(), **facts})
         else:
+            if args.moments:
+                keep_moments(trainer, run)
             train(trainer, run, resume=True, facts=facts)
         if args.results is not None:
             facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
             base = {"order": cell.order, "head": cell.head, "preset": cell.size,
                     "params": trainer.model.count_parameters()["total"], "seed": cell.seed,
                     **{key: facts[key] for key in provenance()}}
+            metric = "study_loss" if lr is None else f"loss_at_lr_{lr:g}"
             log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-            append_results([{**base, "steps": r["step"], "metric": "study_loss", "value": round(r["val_loss"], 6)}
+            append_results([{**base, "steps": r["step"], "metric": metric, "value": round(r["val_loss"], 6)}
                             for r in log if r["val_loss"] is not None], args.results)
+
+
+def keep_moments(trainer, run: Path) -> None:
+    """Keep the running mean of the weights in run/moments/STEP wherever the validation loss is measured."""
+    from fluidlab.model.files import save_model
+    measure = trainer.validate
+
+    def validate(model) -> float:
+        save_model(model, run / "moments" / f"{trainer.done:06d}")
+        return measure(model)
+
+    trainer.validate = validate
+
+
+def painter(args, cell, text_encoder) -> tuple:
+    """A function from a model's folder to a pipeline, and the settings at which the variant's sweep was best."""
+    from fluidlab.evaluate.sweep import best_setting, read_sweep
+    from fluidlab.model.files import load_model
+    from fluidlab.pipeline import FluidPipeline
+    from fluidlab.tokenizer import load_tokenizer
+    tokenizer = load_tokenizer(caches(args, cell)[0].tokenizer)
+    setting = best_setting(read_sweep(model=f"{cell.order}-{cell.head}-mini"))
+    return lambda folder: FluidPipeline(load_model(folder), tokenizer, text_encoder), setting
+
+
+def check_trained(args, cells) -> None:
+    """Raise `ValueError` unless every cell is trained."""
+    missing = [cell.name for cell in cells if not (args.out / cell.name / "model" / "config.json").is_file()]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(cells)} cells are not trained yet, {missing[0]} first: run the "
+                         f"study without --score or --draw before.")
+
+
+def draw(args, cells) -> None:
+    """The same prompts by every cell: a row for each variant and prompt, a column for each size (figure 9)."""
+    import torch
+
+    from fluidlab.evaluate.results import provenance
+    from fluidlab.evaluate.sheet import write_sheet
+    from fluidlab.text.encoder import load_text_encoder
+    check_trained(args, cells)
+    text_encoder, drawn, prompts = load_text_encoder("scenes-t5"), {}, list(args.prompts)
+    for cell in (cell for cell in cells if cell.seed == args.seeds[0]):
+        pipeline, setting = painter(args, cell, text_encoder)
+        pixels = pipeline(args.out / cell.name / "model")(prompts, seed=list(range(len(prompts))), **setting).pixels
+        for prompt, image in zip(prompts, pixels, strict=True):
+            drawn.setdefault((f"{cell.order}-{cell.head}", prompt), {})[cell.size] = image
+    sizes = list(dict.fromkeys(cell.size for cell in cells))
+    pixels = torch.stack([torch.stack([row[size] for size in sizes]) for row in drawn.values()])
+    rows = [{"variant": variant, "prompt": prompt} for variant, prompt in drawn]
+    print(write_sheet(args.draw, pixels, {"rows": rows, "columns": sizes, **provenance()}))
+
+
+def score(args, cells) -> None:
+    """SceneEval and the Frechet distance of every trained cell, few images each: the study has many cells."""
+    import json
+
+    from fluidlab.cli.evaluate import fingerprints
+    from fluidlab.evaluate.detector import load_detector
+    from fluidlab.evaluate.report import evaluate_generator, reference_features
+    from fluidlab.evaluate.results import append_results, provenance
+    from fluidlab.text.encoder import load_text_encoder
+    check_trained(args, cells)
+    detector = load_detector()
+    reference, text_encoder = reference_features(detector, args.reference_images), load_text_encoder("scenes-t5")
+    for number, cell in enumerate(cells, start=1):
+        run = args.out / cell.name
+        pipeline, setting = painter(args, cell, text_encoder)
+        last = json.loads((run / "run.json").read_text(encoding="utf-8"))["train"]["steps"]
+        moments = {int(folder.name): folder for folder in sorted((run / "moments").glob("*")) if args.moments}
+        for steps, folder in {**moments, last: run / "model"}.items():
+            pipe = pipeline(folder)
+            report = evaluate_generator(
+                lambda prompts, seeds, pipe=pipe, setting=setting: pipe(prompts, seed=seeds, **setting).pixels,
+                detector, run / "scored" / str(steps), per_skill=args.per_skill, images_per_prompt=1,
+                frechet_images=args.frechet_images, reference=reference,
+                facts={**fingerprints(pipe, detector), **setting})
+            print(f"[{number}/{len(cells)}] {cell.name}, step {steps}: SceneEval {report.sceneval.overall}, Frechet "
+                  f"{report.frechet:.3f}", flush=True)
+            if args.results is not None:
+                base = {"order": cell.order, "head": cell.head, "preset": cell.size, "steps": steps,
+                        "seed": cell.seed, "params": pipe.model.count_parameters()["total"], **provenance()}
+                append_results([{**base, "metric": f"study_{key}", "value": round(value, 6)}
+                                for key, value in report.metrics().items()], args.results)
 
 
 def fit(args) -> None:
