@@ -5,13 +5,23 @@ import io
 import re
 from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from fluidlab.viz import plots
-from fluidlab.viz.plots import LiveCurves, contact_sheet, hide_unknown, loss_panels, part_bars, smooth
+from fluidlab.viz.plots import (
+    LiveCurves,
+    contact_sheet,
+    hide_unknown,
+    loss_panels,
+    part_bars,
+    read_log,
+    short_number,
+    smooth,
+)
 
 
 def record(step, loss):
@@ -123,3 +133,24 @@ def test_a_table_has_one_line_per_row_and_numbers_on_the_right():
     assert plots.markdown_table([{"same": True}, {"same": False}]).split("\n")[2:] == ["| yes |", "| no |"]
     with pytest.raises(ValueError, match="the same columns in all, got 2 rows"):
         plots.markdown_table([{"a": 1}, {"b": 1}])
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.25, "0.25"), (4.0, "4"), (3e5, "300k"), (2e6, "2M"),
+                                             (1e12, "$10^{12}$"), (9.999999999e11, "$10^{12}$"), (2e12, "2.0e+12")])
+def test_numbers_on_an_axis_are_short(value, said):
+    assert short_number(value) == said
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.16, 0.26), (1e5, 8e6), (1e11, 1e14), (0.001, 0.008)])
+def test_ticks_of_a_logarithmic_axis_can_be_read(low, high):
+    figure, axis = plt.subplots()
+    axis.plot([low, high], [low, high])
+    axis.set(xscale="log", yscale="log")
+    read_log(axis)
+    figure.canvas.draw()
+    for line, limits in ((axis.xaxis, axis.get_xlim()), (axis.yaxis, axis.get_ylim())):
+        inside = [tick.get_text() for tick, at in zip(line.get_ticklabels(), line.get_ticklocs(), strict=True)
+                  if limits[0] <= at <= limits[1]]
+        assert 2 <= len(set(inside)) == len(inside) <= 7 and not any("times" in text for text in inside)
+        assert not any(tick.get_text() for tick in line.get_ticklabels(minor=True))
+    plt.close(figure)

@@ -5,6 +5,7 @@ image, for `show` or `figure_html`. What to notice: discrete and continuous loss
 and squared errors are different units.
 """
 
+import math
 from collections.abc import Callable, Iterable
 
 import ipywidgets
@@ -12,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -38,6 +40,25 @@ def smooth(values: Iterable[float], window: int) -> np.ndarray:
     end = np.arange(1, len(total))
     start = np.maximum(end - window, 0)
     return (total[end] - total[start]) / (end - start)
+
+
+def read_log(axis) -> None:
+    """Ticks that can be read on the logarithmic axes of a panel: 0.2 and 300k in place of 2 x 10^-1; call it last."""
+    for line, (low, high), log in ((axis.xaxis, axis.get_xlim(), axis.get_xscale() == "log"),
+                                   (axis.yaxis, axis.get_ylim(), axis.get_yscale() == "log")):
+        if log:
+            wide = high / low > 30
+            line.set_major_locator(LogLocator(subs=(1.0,)) if wide else MaxNLocator(4, steps=[1, 2, 5, 10]))
+            line.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+            line.set_minor_formatter(NullFormatter())
+
+
+def short_number(value: float) -> str:
+    """0.25, 300k, 2M, and powers of ten beyond: as an axis has room for."""
+    if value >= 1e9:
+        power = math.floor(math.log10(value) + 1e-9)
+        return f"$10^{{{power}}}$" if math.isclose(value, 10.0 ** power) else f"{value:.1e}"
+    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1e3:g}k" if value >= 1e4 else f"{value:g}"
 
 
 def kind_of(name: str) -> str:

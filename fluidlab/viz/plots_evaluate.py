@@ -1,0 +1,147 @@
+"""Pictures of notebook 07: what the judge found in an image, scores with their intervals, and heat maps of a sweep.
+
+Knows detections and verdicts, not the judge that made them. What to notice: a verdict is never shown by colour alone.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from fluidlab.evaluate.detector import Detection
+from fluidlab.evaluate.sceneval import SKILLS, Verdict
+from fluidlab.evaluate.statistics import Interval
+from fluidlab.evaluate.sweep import SWEEP_METRICS
+from fluidlab.viz.show import to_array, variant_style
+
+RIGHT, WRONG = "#009E73", "#D55E00"
+LABEL, EDGE, SPACE = 17, 4, 8  # pixels: a line of text, a frame, the room between pictures
+
+
+def judged_sheet(images, found: list[list[Detection]], labels: list[str], verdicts: list[Verdict] | None = None, *,
+                 columns: int = 4, scale: int = 4) -> Image.Image:
+    """Images with the boxes that a judge found, a label below each, and in a second line its verdict.
+
+    Args:
+        images: what `to_array` takes, all of one size.  found: of each, in pixels of the image.
+        labels: for example the prompts.  verdicts: of each; without them no frame and no second line.
+
+    Raises:
+        ValueError: not one list of objects, one label and (if given) one verdict for every image.
+    """
+    arrays = [to_array(image) for image in images]
+    numbers = {len(arrays), len(found), len(labels), len(verdicts or labels)}
+    if len(numbers) != 1 or not arrays:
+        raise ValueError(f"A judged sheet needs as many images as objects, labels and verdicts, and at least 1, got "
+                         f"{len(arrays)}, {len(found)}, {len(labels)} and {len(verdicts or labels)}.")
+    font, small = ImageFont.load_default(13), ImageFont.load_default(11)
+    side = arrays[0].shape[0] * scale + 2 * EDGE
+    cell = side + LABEL * (2 if verdicts else 1) + SPACE
+    columns = min(columns, len(arrays))
+    rows = -(-len(arrays) // columns)
+    sheet = Image.new("RGB", (columns * (side + SPACE) - SPACE, rows * cell - SPACE), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (array, objects) in enumerate(zip(arrays, found, strict=True)):
+        x, y = i % columns * (side + SPACE), i // columns * cell
+        if verdicts:
+            draw.rectangle([x, y, x + side - 1, y + side - 1], fill=RIGHT if verdicts[i].correct else WRONG)
+        size = (array.shape[1] * scale, array.shape[0] * scale)
+        sheet.paste(Image.fromarray(array).resize(size, Image.Resampling.NEAREST), (x + EDGE, y + EDGE))
+        for thing in objects:
+            _box(draw, thing, x + EDGE, y + EDGE, scale, size[0], small)
+        draw.text((x, y + side), _fit(labels[i], side, font), fill="black", font=font)
+        if verdicts:
+            said = "right" if verdicts[i].correct else f"wrong: {verdicts[i].reason}"
+            draw.text((x, y + side + LABEL), _fit(said, side, font), fill=RIGHT if verdicts[i].correct else WRONG,
+                      font=font)
+    return sheet
+
+
+def _box(draw: ImageDraw.ImageDraw, thing: Detection, left: int, top: int, scale: int, width: int, font) -> None:
+    """One box inside the picture, and the name of what it holds in its upper corner."""
+    x0, y0, x1, y1 = (min(max(value * scale, 0), width - 1) for value in thing.box)
+    draw.rectangle([left + x0, top + y0, left + x1, top + y1], outline="black")
+    text = f"{thing.color} {thing.name} {thing.score:.2f}"
+    long = font.getlength(text) + 4
+    x, y = left + max(0, min(x0, width - long)), top + max(0, y0 - 13)
+    draw.rectangle([x, y, x + long, y + 13], fill="white")
+    draw.text((x + 2, y), text, fill="black", font=font)
+
+
+def _fit(text: str, width: float, font) -> str:
+    while text and font.getlength(text) > width:
+        text = text[:-2] + "…" if len(text) > 2 else ""
+    return text
+
+
+def score_bars(scores: dict[str, dict[str, Interval]], ceilings: dict[str, dict[str, float]] | None = None) -> Figure:
+    """SceneEval of several variants, skill by skill, with intervals.
+
+    Args:
+        scores: variant -> skill -> share and its interval.
+        ceilings: variant -> skill -> what true scenes reach on its tokenizer, drawn as a short line above its bar.
+    """
+    groups = list(next(iter(scores.values())))
+    figure, axis = plt.subplots(figsize=(9.0, 3.6))
+    width, places = 0.8 / len(scores), np.arange(len(groups))
+    for k, (name, of) in enumerate(scores.items()):
+        style, x = variant_style(*name.split("-")), places + (k - (len(scores) - 1) / 2) * width
+        values = np.array([of[group].value for group in groups])
+        reach = np.array([[of[group].value - of[group].low, of[group].high - of[group].value] for group in groups]).T
+        axis.bar(x, values, width * 0.92, color=style["color"], label=style["label"], yerr=reach.clip(min=0),
+                 error_kw={"elinewidth": 1}, hatch="//" if name.startswith("raster") else None, edgecolor="white")
+        for group, place in zip(groups, x, strict=True):
+            if ceilings is not None and group in ceilings[name]:
+                axis.plot([place - width / 2, place + width / 2], [ceilings[name][group]] * 2, color="black",
+                          linewidth=1.5)
+    axis.set(xticks=places, xticklabels=[group.replace("_", "\n") for group in groups], ylim=(0, 1.05),
+             ylabel="share of images that are right")
+    axis.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center", ncols=len(scores))
+    return figure
+
+
+def heat_maps(rows: list[dict], metric: str) -> Figure:
+    """A sweep over guidance scale and temperature, one map a model, the best setting framed.
+
+    Args:
+        rows: of `read_sweep`, at one number of steps for each model.  metric: "sceneval_overall" or "frechet".
+
+    Raises:
+        ValueError: no rows, or a model without every combination.
+    """
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    if not models:
+        raise ValueError(f"A heat map of {metric} needs at least 1 row, got 0.")
+    figure, axes = plt.subplots(1, len(models), figsize=(2.6 * len(models), 3.2), squeeze=False, sharey=True)
+    less = metric == SWEEP_METRICS[1]
+    spread = [row[metric] for row in rows]
+    for axis, model in zip(axes[0], models, strict=True):
+        of = {(row["temperature"], row["guidance_scale"]): row[metric] for row in rows if row["model"] == model}
+        temperatures, scales = (sorted({key[axis] for key in of}) for axis in (0, 1))
+        if len(of) != len(temperatures) * len(scales):
+            raise ValueError(f"{model} has {len(of)} settings, a heat map of {len(temperatures)} temperatures and "
+                             f"{len(scales)} guidance scales needs {len(temperatures) * len(scales)}.")
+        values = np.array([[of[t, g] for g in scales] for t in temperatures])
+        axis.imshow(values, cmap="cividis_r" if less else "cividis", vmin=min(spread), vmax=max(spread), aspect="auto",
+                    origin="lower")
+        best = np.unravel_index((values.argmin if less else values.argmax)(), values.shape)
+        middle = (min(spread) + max(spread)) / 2
+        for (i, j), value in np.ndenumerate(values):
+            light = (value > middle) == less  # which end of the map is dark
+            axis.text(j, i, f"{value:.2f}" if value < 10 else f"{value:.0f}", ha="center", va="center", fontsize=9,
+                      color="white" if light else "black", fontweight="bold" if (i, j) == best else None)
+        axis.add_patch(plt.Rectangle((best[1] - 0.48, best[0] - 0.48), 0.96, 0.96, fill=False, edgecolor="#D55E00",
+                                     linewidth=2.5))
+        axis.set(title=model.removesuffix("-mini").replace("-", "\n"), xticks=range(len(scales)),
+                 xticklabels=[f"{g:g}" for g in scales], yticks=range(len(temperatures)),
+                 yticklabels=[f"{t:g}" for t in temperatures])
+        axis.grid(visible=False)
+    axes[0, 0].set_ylabel("temperature")
+    figure.supxlabel("guidance scale", fontsize=12)
+    return figure
+
+
+def skill_scores(metrics: dict[str, float]) -> dict[str, Interval]:
+    """The intervals of the six skills among the metrics of a report, as `data/results.csv` keeps them."""
+    return {skill: Interval(*(metrics[f"sceneval_{skill}{end}"] for end in ("", "_low", "_high"))) for skill in SKILLS}
