@@ -57,6 +57,7 @@ from IPython.display import Markdown, display
 
 import fluidlab as fl
 from fluidlab.config import data_dir
+from fluidlab.evaluate.loss import EncodedScenes, loss_when_known
 from fluidlab.train.optim import EMA, learning_rate, make_optimizer
 from fluidlab.viz import plots
 from fluidlab.viz.plots import contact_sheet, loss_panels, markdown_table
@@ -518,27 +519,10 @@ show(contact_sheet(pixels, [name.replace("-", "\n") for name in pipes],
 
 # %%
 probe_scenes = fl.EmojiScenes(split="validation", seed=seed)
-images, captions = probe_scenes.batch(range(num_probes))
-features, mask = text(captions)
-REPEATS = 4    # draws of time and noise; one draw alone is noisy
-
-
-@torch.no_grad()
-def loss_when_known(model, tokens, k):
-    """Mean loss of a token when k others are known; raster: the k before it, random: any k."""
-    B, N = tokens.shape[:2]
-    generator = torch.Generator().manual_seed(seed)
-    place = model.order.permutation(B, N, generator).argsort(dim=1)                  # (B, N)
-    asked = place == k if model.order.causal else place >= k                         # (B, N)
-    z = model.hidden(tokens, place >= k, *model.aligner(features, mask))             # (B, N, D)
-    losses = sum(model.head.loss(z, tokens, generator) for _ in range(REPEATS)) / REPEATS
-    return float((losses * asked).sum() / asked.sum())
-
-
 by_known = {}
 for name, pipe in pipes.items():
-    tokens = pipe.tokenizer.encode(images.float() / 127.5 - 1)
-    by_known[name] = (num_known, [loss_when_known(pipe.model, tokens, k) for k in num_known])
+    probe = EncodedScenes(probe_scenes, pipe.tokenizer, pipe.text_encoder, num_probes)
+    by_known[name] = (num_known, [loss_when_known(pipe.model, probe, k, num_probes) for k in num_known])
 show(loss_panels(by_known, xlabel="tokens that are known"),
      alt="Loss of the shipped models against the number of known tokens: "
          + "; ".join(f"{n} from {v[0]:.2f} at {k[0]} to {v[-1]:.2f} at {k[-1]}" for n, (k, v) in by_known.items()),
