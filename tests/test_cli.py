@@ -153,7 +153,7 @@ TRAIN = ["train", "--cache", "CACHE", "--out", "OUT/run", *SHORT]
     ([*CACHE, "--tokenizers", "scenes-jpeg"], "The tokenizer 'scenes-jpeg' cannot be loaded"),
     ([*TRAIN, "--order", "spiral"], "order must be one of raster, random, got 'spiral'"),
     ([*TRAIN, "--head", "gauss"], "head must be one of softmax, diffusion, flow, got 'gauss'"),
-    ([*TRAIN, "--preset", "huge"], "size must be one of pico, nano, micro, mini"),
+    ([*TRAIN, "--preset", "huge"], "size must be one of femto, pico, nano, micro, mini"),
     ([*TRAIN, "--steps", "0"], "steps must be a whole number at least 1, got 0"),
     ([*TRAIN, "--lr", "0"], "lr must be a positive finite number, got 0.0"),
     ([*TRAIN, "--precision", "fp16"], "precision must be one of float32, bf16, got 'fp16'"),

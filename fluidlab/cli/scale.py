@@ -21,14 +21,14 @@ def add_scale(p) -> None:
     p.add_argument("--orders", nargs="+", default=["raster", "random"])
     p.add_argument("--heads", nargs="+", default=["softmax", "diffusion"])
     p.add_argument("--seeds", nargs="+", type=int, default=[0])
-    p.add_argument("--steps", type=int, default=1500)
-    p.add_argument("--batch-size", type=int, default=128)
-    p.add_argument("--lr-softmax", type=float, default=2e-3)
-    p.add_argument("--lr-diffusion", type=float, default=2e-3)
-    p.add_argument("--lr-flow", type=float, default=2e-3)
+    p.add_argument("--steps", type=int, default=3200)
+    p.add_argument("--batch-size", type=int, default=32)
+    for head in ("softmax", "diffusion", "flow"):
+        p.add_argument(f"--lr-{head}", type=float, default=1.5e-3, help="peak learning rate at mini's width; others get "
+                                                                        "theirs as one over the width")
     p.add_argument("--sweep-lr", type=float, nargs="+", help="train every cell at each of these learning rates "
                                                             "instead, to choose one for each head")
-    p.add_argument("--validate-every", type=int, default=500)
+    p.add_argument("--validate-every", type=int, default=800)
     p.add_argument("--precision", default="bf16", choices=("float32", "bf16"))
     p.add_argument("--out", type=Path, help="folder of the study, one folder a cell; run again to go on")
     p.add_argument("--results", type=Path, help="results.csv to add the losses to, or with --fit to read")
@@ -95,10 +95,13 @@ def check_same_images(args, cells) -> None:
 
 
 def trainer_of(args, cell, steps: int, lr: float | None = None):
-    """A trainer for one cell, as `fluidlab train` makes it; without lr at its head's."""
+    """A trainer for one cell, as `fluidlab train` makes it; without lr at its head's, for its width."""
     from fluidlab.config import TrainConfig
+    from fluidlab.evaluate.scaling import rate_at
+    from fluidlab.presets import preset
     data, held_out = caches(args, cell)
-    config = TrainConfig(steps=steps, batch_size=args.batch_size, lr=lr or getattr(args, f"lr_{cell.head}"),
+    lr = lr or rate_at(getattr(args, f"lr_{cell.head}"), preset(cell.size).width)
+    config = TrainConfig(steps=steps, batch_size=args.batch_size, lr=lr,
                          warmup_steps=min(200, max(1, steps // 8)), ema_decay=0.995, precision=args.precision,
                          log_every=100, validate_every=args.validate_every, save_every=500, seed=cell.seed)
     return make_trainer(config, data, held_out, cell.size, order=cell.order, head=cell.head)

@@ -18,6 +18,7 @@ from fluidlab.model.cost import part_counts, training_flops
 STUDY_SIZES = ("femto", "pico", "nano", "micro", "mini", "midi")
 STUDY_HEADS = ("softmax", "diffusion")
 X_AXES = ("params", "backbone_params", "flops")
+RATE_WIDTH = 192  # mini's: the width at which a learning rate of the study is named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,15 @@ def study_cells(sizes: Iterable[str] = STUDY_SIZES, heads: Iterable[str] = STUDY
     if not cells:
         raise ValueError("a study needs at least 1 size, 1 order, 1 head and 1 seed, got 0 cells.")
     return cells
+
+
+def rate_at(lr: float, width: int) -> float:
+    """The learning rate of a model of some width, from that of one as wide as mini: it falls as one over the width.
+
+    With one rate for all, the small sizes would learn too slowly or the large ones not at all, and the law would show
+    that instead of size. The rule is that of arXiv 2203.03466 for Adam, and the study's own sweep agrees with it.
+    """
+    return lr * RATE_WIDTH / width
 
 
 @dataclass(frozen=True)
