@@ -3,7 +3,7 @@
 import pytest
 
 from fluidlab.evaluate.results import COLUMNS
-from fluidlab.evaluate.scaling import STUDY_SIZES, study_cells, study_laws, study_points
+from fluidlab.evaluate.scaling import STUDY_BATCH, STUDY_SIZES, rate_at, study_cells, study_laws, study_points
 from fluidlab.model.cost import part_counts, training_flops
 from fluidlab.presets import preset
 
@@ -23,6 +23,10 @@ def test_cells_begin_with_the_small_ones_of_all_variants():
     assert [cell.name for cell in cells[:4]] == ["raster-softmax-pico-0", "raster-diffusion-pico-0",
                                                  "random-softmax-pico-0", "random-diffusion-pico-0"]
     assert len(cells) == 8 and len({cell.name for cell in study_cells(seeds=(0, 1))}) == 2 * 4 * len(STUDY_SIZES)
+
+
+def test_the_rate_falls_with_the_width():
+    assert rate_at(1e-3, 192) == 1e-3 and rate_at(1e-3, 32) == pytest.approx(6e-3)
 
 
 @pytest.mark.parametrize("head", ["softmax", "diffusion"])
@@ -48,7 +52,7 @@ def test_points_take_the_last_measurement_or_the_asked_one():
     rows = [row("pico", 0.5, 50), row("pico", 0.4, 100), row("mini", 0.3, 100), row("mini", 9, metric="frechet")]
     points = study_points(rows, config_of, metric="study_loss")
     assert [(p.size, p.value, p.steps) for p in points] == [("pico", 0.4, 100), ("mini", 0.3, 100)]
-    assert points[0].flops == training_flops(preset("pico")) * 100 * 128
+    assert points[0].flops == training_flops(preset("pico")) * 100 * STUDY_BATCH
     assert points[0].variant == "random-diffusion"
     assert [p.value for p in study_points(rows, config_of, metric="study_loss", steps=50)] == [0.5]
 

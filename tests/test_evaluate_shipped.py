@@ -5,7 +5,7 @@ import pytest
 from fluidlab.evaluate.detector import load_detector
 from fluidlab.evaluate.results import read_results
 from fluidlab.evaluate.sceneval import SKILLS, examine, judge, prompt_list
-from fluidlab.evaluate.sweep import best_setting, read_sweep
+from fluidlab.evaluate.sweep import DEFAULT_STEPS, best_setting, read_sweep
 from fluidlab.pipeline import FluidPipeline
 
 FOUR = [("raster", "softmax"), ("raster", "diffusion"), ("random", "softmax"), ("random", "diffusion")]
@@ -75,8 +75,8 @@ def test_the_orders_stand_as_notebook_07_says():
 def test_the_sweep_has_every_combination_of_every_model():
     rows = read_sweep()
     for order, head in FOUR:
-        mine = [row for row in rows if row["model"] == f"{order}-{head}-mini" and row["num_inference_steps"] is None
-                and row["num_denoising_steps"] == 25]
+        mine = [row for row in rows if row["model"] == f"{order}-{head}-mini"
+                and all(row[name] == value for name, value in DEFAULT_STEPS.items())]
         assert {(r["guidance_scale"], r["temperature"]) for r in mine} == {(g, t) for g in (1, 2, 3, 4, 6)
                                                                           for t in (0.5, 0.7, 0.85, 1)}
         assert len({row["images"] for row in mine}) == 1, "a Frechet distance compares at one number of images only"
@@ -85,7 +85,7 @@ def test_the_sweep_has_every_combination_of_every_model():
 def test_the_scores_are_those_of_the_shipped_weights(detector):
     """Six prompts of each skill, drawn now: were the weights others than those that were scored, this would show."""
     asked = prompt_list(6)
-    setting = {**best_setting(read_sweep(model="random-diffusion-mini")), "num_denoising_steps": 12}
+    setting = {**best_setting(read_sweep(model="random-diffusion-mini", **DEFAULT_STEPS)), "num_denoising_steps": 12}
     pipe = FluidPipeline.from_pretrained("random-diffusion-mini")
     pixels = pipe([prompt["caption"] for prompt in asked], seed=list(range(len(asked))), **setting).pixels
     right = [judge(prompt, found).correct for prompt, found in zip(asked, detector.detect(pixels), strict=True)]

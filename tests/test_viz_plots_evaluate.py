@@ -7,7 +7,7 @@ import torch
 from fluidlab.evaluate.detector import Detection
 from fluidlab.evaluate.sceneval import SKILLS, Verdict
 from fluidlab.evaluate.statistics import Interval
-from fluidlab.viz.plots_evaluate import RIGHT, WRONG, heat_maps, judged_sheet, score_bars, skill_scores
+from fluidlab.viz.plots_evaluate import RIGHT, WRONG, heat_maps, judged_sheet, score_bars, skill_scores, steps_panels
 
 CAT = Detection("cat", "orange", (8.0, 8.0, 40.0, 40.0), 0.9)
 GRID = [{"model": model, "guidance_scale": g, "temperature": t, "sceneval_overall": g / 10 + t / 100, "frechet": g + t}
@@ -67,6 +67,18 @@ def test_a_map_with_holes_is_refused():
         heat_maps(GRID[:-1], "frechet")
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
         heat_maps([], "frechet")
+
+
+def test_curves_over_steps_put_one_step_a_token_at_the_end():
+    rows = [dict(GRID[0], num_inference_steps=steps, sceneval_overall=value) for steps, value in
+            ((None, 0.9), (2, 0.3), (8, 0.7))]
+    left, right = steps_panels(rows, "num_inference_steps").axes
+    assert left.lines[0].get_xydata().tolist() == [[2, 0.3], [8, 0.7], [16, 0.9]] and len(right.lines) == 1
+    assert [tick.get_text() for tick in left.get_xticklabels()] == ["2", "8", "16"]
+    with pytest.raises(ValueError, match="at least 1 row, got 0"):
+        steps_panels([], "num_denoising_steps")
+    with pytest.raises(ValueError, match="steps must be one of num_inference_steps, num_denoising_steps, got 'all'"):
+        steps_panels(rows, "all")
 
 
 def test_skill_scores_reads_what_a_report_wrote():

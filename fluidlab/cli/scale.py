@@ -23,9 +23,9 @@ def add_scale(p) -> None:
     p.add_argument("--seeds", nargs="+", type=int, default=[0])
     p.add_argument("--steps", type=int, default=3200)
     p.add_argument("--batch-size", type=int, default=32)
-    for head in ("softmax", "diffusion", "flow"):
-        p.add_argument(f"--lr-{head}", type=float, default=1.5e-3, help="peak learning rate at mini's width; others get "
-                                                                        "theirs as one over the width")
+    for head, lr in (("softmax", 1e-3), ("diffusion", 1.5e-3), ("flow", 1.5e-3)):
+        p.add_argument(f"--lr-{head}", type=float, default=lr, help="peak learning rate at mini's width; the others' "
+                                                                    "is as one over their width")
     p.add_argument("--sweep-lr", type=float, nargs="+", help="train every cell at each of these learning rates "
                                                             "instead, to choose one for each head")
     p.add_argument("--validate-every", type=int, default=800)
@@ -173,12 +173,12 @@ def keep_moments(trainer, run: Path) -> None:
 
 def painter(args, cell, text_encoder) -> tuple:
     """A function from a model's folder to a pipeline, and the settings at which the variant's sweep was best."""
-    from fluidlab.evaluate.sweep import best_setting, read_sweep
+    from fluidlab.evaluate.sweep import DEFAULT_STEPS, best_setting, read_sweep
     from fluidlab.model.files import load_model
     from fluidlab.pipeline import FluidPipeline
     from fluidlab.tokenizer import load_tokenizer
     tokenizer = load_tokenizer(caches(args, cell)[0].tokenizer)
-    setting = best_setting(read_sweep(model=f"{cell.order}-{cell.head}-mini"))
+    setting = best_setting(read_sweep(model=f"{cell.order}-{cell.head}-mini", **DEFAULT_STEPS))
     return lambda folder: FluidPipeline(load_model(folder), tokenizer, text_encoder), setting
 
 

@@ -18,6 +18,7 @@ from fluidlab.model.cost import part_counts, training_flops
 STUDY_SIZES = ("femto", "pico", "nano", "micro", "mini", "midi")
 STUDY_HEADS = ("softmax", "diffusion")
 X_AXES = ("params", "backbone_params", "flops")
+STUDY_BATCH = 32  # images a step
 RATE_WIDTH = 192  # mini's: the width at which a learning rate of the study is named
 
 
@@ -82,7 +83,7 @@ class Point:
 
 
 def study_points(rows: list[dict[str, str]], config_of: Callable[[str, str, str], ModelConfig], *,
-                 metric: str = "val_loss", batch_size: int = 128, steps: int | None = None) -> list[Point]:
+                 metric: str = "val_loss", batch_size: int = STUDY_BATCH, steps: int | None = None) -> list[Point]:
     """Rows of results.csv as points.
 
     Args:

@@ -19,6 +19,7 @@ from fluidlab.evaluate.detector import Detector
 from fluidlab.evaluate.report import Draw, evaluate_generator, reference_features
 
 SETTINGS = ("guidance_scale", "temperature", "num_inference_steps", "num_denoising_steps")
+DEFAULT_STEPS = {"num_inference_steps": None, "num_denoising_steps": 25}   # where guidance and temperature are chosen
 SWEEP_METRICS = ("sceneval_overall", "frechet")   # more is better; less is better
 SWEEP_COLUMNS = ("model", *SETTINGS, "images", "sceneval_overall", "sceneval_overall_low", "sceneval_overall_high",
                  "frechet", "torch", "commit", "command")

@@ -1,4 +1,4 @@
-"""Pictures of notebook 07: what the judge found in an image, scores with their intervals, and heat maps of a sweep.
+"""Pictures of notebook 07: what the judge found in an image, scores with intervals, heat maps and curves of a sweep.
 
 Knows detections and verdicts, not the judge that made them. What to notice: a verdict is never shown by colour alone.
 """
@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from fluidlab.config import check_choice
 from fluidlab.evaluate.detector import Detection
 from fluidlab.evaluate.sceneval import SKILLS, Verdict
 from fluidlab.evaluate.statistics import Interval
-from fluidlab.evaluate.sweep import SWEEP_METRICS
+from fluidlab.evaluate.sweep import SETTINGS, SWEEP_METRICS
 from fluidlab.viz.show import to_array, variant_style
 
 RIGHT, WRONG = "#009E73", "#D55E00"
@@ -139,6 +140,34 @@ def heat_maps(rows: list[dict], metric: str) -> Figure:
         axis.grid(visible=False)
     axes[0, 0].set_ylabel("temperature")
     figure.supxlabel("guidance scale", fontsize=12)
+    return figure
+
+
+def steps_panels(rows: list[dict], steps: str, all_steps: int = 16) -> Figure:
+    """SceneEval and the Frechet distance over a number of sampling steps, all else as it was, a line for each model.
+
+    Args:
+        rows: of `read_sweep`; for each model the rows of one guidance scale and temperature.
+        steps: "num_inference_steps" or "num_denoising_steps".
+        all_steps: what an empty number of steps stands for: one for each token.
+
+    Raises:
+        ValueError: no rows.
+    """
+    check_choice("steps", steps, SETTINGS[2:])
+    if not rows:
+        raise ValueError(f"A curve over {steps} needs at least 1 row, got 0.")
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.2))
+    for axis, metric, title in zip(axes, SWEEP_METRICS, ("SceneEval (more is better)",
+                                                         "Frechet distance (less is better)"), strict=True):
+        for model in dict.fromkeys(row["model"] for row in rows):
+            line = sorted((row[steps] or all_steps, row[metric]) for row in rows if row["model"] == model)
+            axis.plot(*zip(*line, strict=True), **variant_style(*model.split("-")[:2]))
+        ticks = sorted({row[steps] or all_steps for row in rows})
+        axis.set(title=title, xlabel=steps, xscale="log", ylim=(0, None))
+        axis.set_xticks(ticks, map(str, ticks))
+        axis.minorticks_off()
+    axes[0].legend(fontsize=9)
     return figure
 
 
