@@ -6,7 +6,6 @@ micro-batch. What to notice: sharding divides the first, and nothing but a small
 the last.
 """
 
-import dataclasses
 import math
 import re
 from dataclasses import dataclass
@@ -182,11 +181,3 @@ def describe(found: Plan) -> dict[str, int]:
     """Name -> bytes of everything a device holds, in the order of a table."""
     names = ("weights", "gradients", "optimizer", "ema", "gathered", "activations", "total")
     return {name: getattr(found, name) for name in names}
-
-
-def with_device(found: Plan, **changes) -> Plan:
-    """The same plan with some of its numbers changed, counted anew."""
-    asked = {f.name: getattr(found, f.name) for f in dataclasses.fields(Plan)
-             if f.name in ("devices", "shards", "batch_size", "micro_batch", "checkpointing", "precision",
-                           "text_tokens")}
-    return plan(found.config, **{**asked, **changes})
