@@ -284,6 +284,17 @@ def test_a_study_is_planned_trained_continued_and_fitted(cache, tmp_path, capsys
     assert "1 of 1 cells are not trained yet, random-diffusion-mini-0 first" in capsys.readouterr().err
     assert main([*command, "--sizes", "pico", "--steps", "3"]) == 2
     assert "was started with steps 2, now it is 3" in capsys.readouterr().err
+    assert main([*command, "--sizes", "pico", "--sweep-lr", "0", "--results", str(tmp_path / "zero.csv")]) == 2
+    assert "lr must be a positive finite number, got 0.0" in capsys.readouterr().err
+    assert main(["scale", "--score", "--cache", str(cache)]) == 2
+    assert "scale needs --out" in capsys.readouterr().err
+    manifest = json.loads((cache / "manifest.json").read_text())
+    (cache / "manifest.json").write_text(json.dumps({**manifest, "source": "scenes of another seed"}))
+    try:
+        assert main([*command, *sizes[:2]]) == 2
+        assert "now it is scenes of another seed: name a new folder" in capsys.readouterr().err
+    finally:
+        (cache / "manifest.json").write_text(json.dumps(manifest))
     assert main(["scale", "--sizes", "pico", "--out", str(out), "--cache", str(cache)]) == 2
     assert "needs --validation or --validation-discrete, got neither" in capsys.readouterr().err
     assert main(["scale", "--sizes", "pico", "--out", str(out)]) == 2

@@ -41,10 +41,29 @@ def test_a_card_holds_what_the_records_say(folder, tmp_path):
     assert text == card_markdown(card) and "| sceneval overall | 0.500 | 0.400 to 0.600 |" in text and COMMAND in text
 
 
+def test_a_card_of_more_tokens_says_so(folder, tmp_path):
+    facts = json.loads((folder / "training.json").read_text())
+    facts["model"]["seq_len"] = 64
+    (folder / "training.json").write_text(json.dumps(facts))
+    append_results(measured(), tmp_path / "results.csv")
+    card = model_card(folder, tmp_path / "results.csv")
+    assert "128 x 128 pixels" in card["data"] and any("128 x 128 pixels: 64 tokens" in one for one in card["limits"])
+
+
 def test_settings_that_a_command_does_not_name_are_the_defaults():
     assert settings_of("fluidlab evaluate images x")["temperature"] == 1.0
     assert settings_of("fluidlab evaluate images x --temperature 0.5") == {
         "guidance_scale": 3.0, "temperature": 0.5, "num_inference_steps": None, "num_denoising_steps": 25}
+
+
+def test_scores_of_another_evaluation_stay_out(folder, tmp_path):
+    append_results(measured(), tmp_path / "results.csv")
+    again = [r for r in measured(command="fluidlab evaluate images x --guidance-scale=6 --frechet-images 500")
+             if not r["metric"].startswith(("frechet_infinity", "val_loss"))]
+    append_results(again, tmp_path / "results.csv")
+    card = model_card(folder, tmp_path / "results.csv")
+    assert card["measured_with"]["guidance_scale"] == 6.0 and "frechet_infinity" not in card["scores"]
+    assert "frechet" in card["scores"] and card["validation_loss"] == 0.15
 
 
 def test_a_model_without_records_is_refused(folder, tmp_path):

@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 
 from fluidlab.evaluate.results import COLUMNS, append_results, provenance, read_results
@@ -14,6 +16,8 @@ def test_rows_come_back_and_a_repeated_measurement_replaces_the_old_one(tmp_path
     append_results([row(), row(metric="train_loss", value=2)], path)
     append_results([row(value=1.25, commit="def"), row(seed=1)], path)
     assert [r["value"] for r in read_results(path, metric="val_loss")] == ["1.25", "1.5"]
+    append_results([row(value=1.0, command="fluidlab train --threads 1")], path)
+    assert [r["value"] for r in read_results(path, metric="val_loss")] == ["1.5", "1.0"]      # the newest stand last
     assert read_results(path, seed=1) == [{k: str(v) for k, v in row(seed=1).items()}]
     assert tuple(read_results(path)[0]) == COLUMNS
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
@@ -33,7 +37,9 @@ def test_wrong_rows_and_files_are_refused_and_nothing_is_lost(tmp_path):
         read_results(tmp_path / "missing.csv")
 
 
-def test_provenance_names_version_commit_and_command():
+def test_provenance_names_version_commit_and_a_command_that_can_be_typed_again(monkeypatch):
     facts = provenance()
+    monkeypatch.setattr("sys.argv", ["fluidlab", "sample", "a cat", "--out", "it's.png"])
+    assert shlex.split(provenance()["command"])[2:] == ["a cat", "--out", "it's.png"]
     assert set(facts) == {"torch", "commit", "command"} and facts["torch"][0].isdigit()
     assert facts["commit"] == "unknown" or len(facts["commit"]) >= 7

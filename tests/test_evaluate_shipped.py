@@ -83,10 +83,11 @@ def test_the_sweep_has_every_combination_of_every_model():
 
 
 def test_the_scores_are_those_of_the_shipped_weights(detector):
-    """Six prompts of each skill, drawn now: were the weights others than those that were scored, this would show."""
+    """Six prompts of each skill, drawn now. The margin is five standard errors of 36 answers, so this sees weights that
+    are broken, not weights that are a little other; SHA256SUMS sees those."""
     asked = prompt_list(6)
     setting = {**best_setting(read_sweep(model="random-diffusion-mini", **DEFAULT_STEPS)), "num_denoising_steps": 12}
     pipe = FluidPipeline.from_pretrained("random-diffusion-mini")
     pixels = pipe([prompt["caption"] for prompt in asked], seed=list(range(len(asked))), **setting).pixels
     right = [judge(prompt, found).correct for prompt, found in zip(asked, detector.detect(pixels), strict=True)]
-    assert sum(right) / len(right) > score("random", "diffusion", "sceneval_overall") - 0.2
+    assert sum(right) / len(right) > score("random", "diffusion", "sceneval_overall") - 0.25

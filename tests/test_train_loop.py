@@ -114,6 +114,31 @@ def test_ctrl_c_saves_and_the_run_goes_on(tmp_path):
     assert [r.loss for r in rest] == [r.loss for r in whole[7:]]
 
 
+@pytest.mark.parametrize("at", [4, 8])
+def test_a_validation_that_a_stop_cut_off_is_made_up_for(at, tmp_path):
+    """Ctrl-C while step 4, or the last one, is being validated: whoever resumes measures it, with the same weights."""
+    config = CONFIG.replace(steps=8, validate_every=4)
+
+    def trainer(stop=False):
+        def validate(model):
+            if stop and made.done == at:
+                raise KeyboardInterrupt
+            return validation_loss(model, made.data, 32)
+        made = fresh(config=config)
+        made.validate = validate
+        return made
+
+    whole = train(trainer(), tmp_path / "whole", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer(stop=True), tmp_path / "cut", progress=False)
+    train(trainer(), tmp_path / "cut", resume=True, progress=False)
+    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+            for name in ("whole", "cut")]
+    assert [(r["step"], r["loss"], r["val_loss"]) for r in logs[0]] == [(r["step"], r["loss"], r["val_loss"])
+                                                                        for r in logs[1]]
+    assert [r.step for r in whole if r.val_loss is not None] == [4, 8] and (tmp_path / "cut" / "model").is_dir()
+
+
 def test_steps_depend_on_the_seed_and_nothing_else():
     a, b = fresh(), fresh()
     torch.manual_seed(99)

@@ -67,6 +67,10 @@ def test_a_map_with_holes_is_refused():
         heat_maps(GRID[:-1], "frechet")
     with pytest.raises(ValueError, match="at least 1 row, got 0"):
         heat_maps([], "frechet")
+    with pytest.raises(ValueError, match="raster-softmax-mini has 5 settings"):
+        heat_maps([*GRID, dict(GRID[0], frechet=0.0)], "frechet")
+    with pytest.raises(ValueError, match="metric must be one of sceneval_overall, frechet, got 'fid'"):
+        heat_maps(GRID, "fid")
 
 
 def test_curves_over_steps_put_one_step_a_token_at_the_end():

@@ -54,6 +54,14 @@ def test_measures_stand_against_size_for_all_variants_in_one_panel():
     assert list(figure.axes[1].lines[0].get_xdata()) == [int(n) for n in SIZES.values()]
 
 
+def test_lines_do_not_join_seeds():
+    two = [*POINTS, *(dataclasses.replace(p, seed=1) for p in POINTS)]
+    for draw in (lambda: size_panels({"SceneEval": two}), lambda: compute_panels({100: two}, ["random-diffusion"]),
+                 lambda: step_panels({"loss": two})):
+        with pytest.raises(ValueError, match="of one seed, got seeds 0, 1"):
+            draw()
+
+
 def test_steps_have_a_line_for_each_size_and_one_variant_only():
     mine = [p for p in POINTS if p.variant == "random-diffusion"]
     both = [*mine, *(dataclasses.replace(p, steps=50, value=1.0) for p in mine)]

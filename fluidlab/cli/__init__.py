@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fluidlab", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (add, run) in COMMANDS.items():
-        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__,
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__, allow_abbrev=False,
                                       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         add(command)
         command.set_defaults(run=run)

@@ -79,8 +79,7 @@ def tokenizers(args) -> None:
             size = tokenizer.codebook_size
             print(f"{name}: {codebook_usage(codes, size):.1%} of {size} codes in use over {USAGE_SCENES} held-out "
                   f"scenes, worth {code_perplexity(codes, size):.0f} equally likely ones")
-    floors = {name: reconstruction_distance(tokenizer, args) for name, tokenizer in {"true scenes": None,
-                                                                                     **loaded}.items()}
+    floors = reconstruction_distances({"true scenes": None, **loaded}, args)
     for name, distance in floors.items():
         print(f"{name}: Frechet distance {distance:.4f} of {args.frechet_images} held-out scenes"
               + (" from others: only the bias of so few" if name not in loaded else
@@ -92,15 +91,18 @@ def tokenizers(args) -> None:
                         for name, distance in floors.items()], args.results)
 
 
-def reconstruction_distance(tokenizer, args) -> float:
-    """Frechet distance of true scenes, those whose captions models draw, after a trip through the tokenizer if any."""
+def reconstruction_distances(tokenizers: dict, args) -> dict[str, float]:
+    """Frechet distance of the true scenes whose captions models draw, after a trip through each tokenizer, if any."""
     from fluidlab.evaluate.detector import load_detector
     from fluidlab.evaluate.frechet import frechet_distance
     from fluidlab.evaluate.report import CAPTION_SEED, reference_features
-    detector = load_detector()
-    through = reference_features(detector, args.frechet_images, seed=CAPTION_SEED, through=lambda images: (
-        images if tokenizer is None else tokenizer.decode(tokenizer.encode(images))))
-    return frechet_distance(through, reference_features(detector, args.reference_images))
+    detector = load_detector(args.detector)
+    reference, distances = reference_features(detector, args.reference_images), {}
+    for name, tokenizer in tokenizers.items():
+        way = (lambda images: images) if tokenizer is None else lambda images, t=tokenizer: t.decode(t.encode(images))
+        features = reference_features(detector, args.frechet_images, seed=CAPTION_SEED, through=way)
+        distances[name] = frechet_distance(features, reference)
+    return distances
 
 
 def judge(args) -> None:
@@ -132,9 +134,12 @@ def loss(args) -> None:
     """Validation loss of shipped or exported models on scenes, in its units, and by how many tokens are known."""
     from fluidlab.data.scenes import EmojiScenes
     from fluidlab.evaluate.loss import EncodedScenes, loss_when_known, nats_to_bits, validation_loss
-    from fluidlab.evaluate.results import append_results
+    from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.pipeline import FluidPipeline
     n, scenes, rows = args.num_images, EmojiScenes("validation"), []
+    if args.results is not None:
+        for name in args.names or FOUR:  # complains before anything is measured
+            training_facts(name)
     print(f"| model | validation loss | bits a token | loss when k tokens are known |\n{'|---' * 4}|")
     for name in args.names or FOUR:
         pipe = FluidPipeline.from_pretrained(name)
@@ -146,7 +151,7 @@ def loss(args) -> None:
               f"| {', '.join(f'{k}: {value:.4f}' for k, value in by_known.items())} |", flush=True)
         if args.results is not None:
             measured = {"loss": mean, **{f"loss_known_{k}": value for k, value in by_known.items()}}
-            rows += rows_of(name, pipe, measured)
+            rows += rows_of(name, pipe, measured, provenance())
     if args.results is not None:
         append_results(rows, args.results)
 
@@ -186,7 +191,7 @@ def images(args) -> None:
                                args.out / Path(name).name):
             print(f"  {file}")
         if args.results is not None:
-            append_results(rows_of(name, pipe, report.metrics()), args.results)
+            append_results(rows_of(name, pipe, report.metrics(), report.made_by), args.results)
 
 
 def keep_table(report, of_true_scenes: tuple, variant: str, folder: Path) -> list[Path]:
@@ -215,7 +220,6 @@ def keep_table(report, of_true_scenes: tuple, variant: str, folder: Path) -> lis
 def sweep(args) -> None:
     """SceneEval and the Frechet distance over guidance scales, temperatures and steps."""
     from fluidlab.evaluate.detector import load_detector
-    from fluidlab.evaluate.results import provenance
     from fluidlab.evaluate.sweep import best_setting, settings_grid, write_sweep
     from fluidlab.evaluate.sweep import sweep as run
     from fluidlab.pipeline import FluidPipeline
@@ -232,7 +236,7 @@ def sweep(args) -> None:
             print(f"{name}, {setting}: SceneEval {row['sceneval_overall']:.3f}, Frechet {row['frechet']:.3f}",
                   flush=True)
             if args.results is not None:
-                write_sweep([{"model": Path(name).name, **row, **provenance()}], args.results)
+                write_sweep([{"model": Path(name).name, **row}], args.results)
 
         rows = run(lambda prompts, seeds, pipe=pipe, **setting: pipe(prompts, seed=seeds, **setting).pixels, detector,
                    args.out / Path(name).name, grid, per_skill=args.per_skill, frechet_images=args.frechet_images,
@@ -257,13 +261,12 @@ def fingerprints(pipe, detector) -> dict[str, str]:
             "text_encoder": pipe.text_encoder.fingerprint()}
 
 
-def rows_of(name: str, pipe, measured: dict[str, float]) -> list[dict]:
-    """Rows of results.csv for what was measured of a shipped or exported model."""
-    from fluidlab.evaluate.results import provenance
+def rows_of(name: str, pipe, measured: dict[str, float], made_by: dict[str, str]) -> list[dict]:
+    """Rows of results.csv for what was measured of a shipped or exported model, and by which command."""
     facts = training_facts(name)
     base = {"order": pipe.model.config.order, "head": pipe.model.config.head, "preset": facts["preset"],
             "params": pipe.model.count_parameters()["total"], "steps": facts.get("steps", facts["train"]["steps"]),
-            "seed": facts["train"]["seed"], **provenance()}
+            "seed": facts["train"]["seed"], **made_by}
     return [{**base, "metric": key, "value": round(value, 6)} for key, value in measured.items()]
 
 

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from fluidlab.cli.options import add_threads, use_threads
-from fluidlab.cli.train import make_trainer
+from fluidlab.cli.train import facts_of, make_trainer
 
 GRID_PROMPTS = ("a photo of a purple umbrella", "a photo of two dogs", "a photo of a banana left of a cat",
                 "a photo of a red car and a blue cup")
@@ -56,6 +56,8 @@ def run_scale(args) -> None:
     cells = study_cells(args.sizes or STUDY_SIZES, args.heads, args.orders, args.seeds)
     if args.plan:
         return plan(args, cells)
+    if args.out is None:
+        raise ValueError("scale needs --out, the folder of the study.")
     if args.score:
         return score(args, cells)
     if args.draw is not None:
@@ -73,7 +75,7 @@ def caches(args, cell) -> list:
         folder = getattr(args, f"{what}_{kind}") or getattr(args, what)
         if folder is None and what == "cache":
             raise ValueError(f"the cell {cell.name} needs --cache or --cache-{kind}, got neither.")
-        if folder is None and what == "validation" and not args.plan:
+        if folder is None and what == "validation" and not (args.plan or args.score or args.draw):
             raise ValueError(f"the cell {cell.name} needs --validation or --validation-{kind}, got neither: its loss "
                              f"is what the study is about.")
         found.append(folder and TokenCache(folder, cache_tokenizer(folder, kind)))
@@ -81,12 +83,12 @@ def caches(args, cell) -> list:
 
 
 def check_same_images(args, cells) -> None:
-    """Raise `ValueError` unless all heads learn from the same images."""
+    """Raise `ValueError` unless all heads learn from the same images and are measured on the same ones."""
     sources = {}
     for cell in {cell.head: cell for cell in cells}.values():
-        manifest = caches(args, cell)[0].manifest
-        sources[cell.head] = {"num_images": manifest["num_images"], "source": manifest["source"],
-                              "text": manifest["text"]["fingerprint"][:12]}
+        data, held_out = caches(args, cell)
+        sources[cell.head] = {**data.facts(), "validation": held_out.facts(),
+                              "text": data.fingerprints()["text_encoder"][:12]}
     first = next(iter(sources))
     for head, source in sources.items():
         if source != sources[first]:
@@ -100,7 +102,7 @@ def trainer_of(args, cell, steps: int, lr: float | None = None):
     from fluidlab.evaluate.scaling import rate_at
     from fluidlab.presets import preset
     data, held_out = caches(args, cell)
-    lr = lr or rate_at(getattr(args, f"lr_{cell.head}"), preset(cell.size).width)
+    lr = rate_at(getattr(args, f"lr_{cell.head}"), preset(cell.size).width) if lr is None else lr
     config = TrainConfig(steps=steps, batch_size=args.batch_size, lr=lr,
                          warmup_steps=min(200, max(1, steps // 8)), ema_decay=0.995, precision=args.precision,
                          log_every=100, validate_every=args.validate_every, save_every=500, seed=cell.seed)
@@ -133,15 +135,13 @@ def study(args, cells, lr: float | None = None) -> None:
 
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.train.loop import check_same_run, train
-    if args.out is None:
-        raise ValueError("scale needs --out, the folder of the study.")
     check_same_images(args, cells)
     for number, cell in enumerate(cells, start=1):
         run = args.out / (cell.name if lr is None else f"{cell.name}-lr{lr:g}")
         done = (run / "model" / "config.json").is_file()  # written last
         print(f"[{number}/{len(cells)}] {run.name}{' is trained' if done else ''}", flush=True)
         trainer = trainer_of(args, cell, args.steps, lr)
-        facts = {"preset": cell.size, **provenance(), "fingerprints": trainer.data.fingerprints()}
+        facts = {"preset": cell.size, **provenance(), **facts_of(*caches(args, cell))}
         if done:
             check_same_run(run, {"model": trainer.model.config.to_dict(), "train": trainer.config.to_dict(), **facts})
         else:
@@ -155,8 +155,12 @@ def study(args, cells, lr: float | None = None) -> None:
                     **{key: facts[key] for key in provenance()}}
             metric = "study_loss" if lr is None else f"loss_at_lr_{lr:g}"
             log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+            measured = [r for r in log if r["val_loss"] is not None]
+            if not measured or measured[-1]["step"] != args.steps:
+                raise ValueError(f"{run} was trained to step {args.steps} but its loss was last measured at step "
+                                 f"{measured[-1]['step'] if measured else 0}: remove the folder and train it again.")
             append_results([{**base, "steps": r["step"], "metric": metric, "value": round(r["val_loss"], 6)}
-                            for r in log if r["val_loss"] is not None], args.results)
+                            for r in measured], args.results)
 
 
 def keep_moments(trainer, run: Path) -> None:
@@ -172,12 +176,25 @@ def keep_moments(trainer, run: Path) -> None:
 
 
 def painter(args, cell, text_encoder) -> tuple:
-    """A function from a model's folder to a pipeline, and the settings at which the variant's sweep was best."""
+    """A function from a model's folder to a pipeline, and the settings at which the variant's sweep was best.
+
+    Raises:
+        ValueError: the tokenizer or the text encoder is not the one that the cell was trained with.
+    """
+    import json
+
+    from fluidlab.data.token_cache import tokens_fingerprint
     from fluidlab.evaluate.sweep import DEFAULT_STEPS, best_setting, read_sweep
     from fluidlab.model.files import load_model
     from fluidlab.pipeline import FluidPipeline
     from fluidlab.tokenizer import load_tokenizer
     tokenizer = load_tokenizer(caches(args, cell)[0].tokenizer)
+    made_with = json.loads((args.out / cell.name / "run.json").read_text(encoding="utf-8"))["fingerprints"]
+    found = {"tokenizer": tokens_fingerprint(tokenizer), "text_encoder": text_encoder.fingerprint()}
+    for part, fingerprint in found.items():
+        if made_with[part] != fingerprint:
+            raise ValueError(f"the cell {cell.name} was trained with another {part}: fingerprint "
+                             f"{made_with[part][:12]}, the present one has {fingerprint[:12]}.")
     setting = best_setting(read_sweep(model=f"{cell.order}-{cell.head}-mini", **DEFAULT_STEPS))
     return lambda folder: FluidPipeline(load_model(folder), tokenizer, text_encoder), setting
 
@@ -217,11 +234,14 @@ def score(args, cells) -> None:
     from fluidlab.cli.evaluate import fingerprints
     from fluidlab.evaluate.detector import load_detector
     from fluidlab.evaluate.report import evaluate_generator, reference_features
-    from fluidlab.evaluate.results import append_results, provenance
+    from fluidlab.evaluate.results import append_results
     from fluidlab.text.encoder import load_text_encoder
     check_trained(args, cells)
+    text_encoder = load_text_encoder("scenes-t5")
+    for cell in {(cell.order, cell.head): cell for cell in cells}.values():
+        painter(args, cell, text_encoder)   # complains before anything is drawn
     detector = load_detector()
-    reference, text_encoder = reference_features(detector, args.reference_images), load_text_encoder("scenes-t5")
+    reference = reference_features(detector, args.reference_images)
     for number, cell in enumerate(cells, start=1):
         run = args.out / cell.name
         pipeline, setting = painter(args, cell, text_encoder)
@@ -238,7 +258,7 @@ def score(args, cells) -> None:
                   f"{report.frechet:.3f}", flush=True)
             if args.results is not None:
                 base = {"order": cell.order, "head": cell.head, "preset": cell.size, "steps": steps,
-                        "seed": cell.seed, "params": pipe.model.count_parameters()["total"], **provenance()}
+                        "seed": cell.seed, "params": pipe.model.count_parameters()["total"], **report.made_by}
                 append_results([{**base, "metric": f"study_{key}", "value": round(value, 6)}
                                 for key, value in report.metrics().items()], args.results)
 

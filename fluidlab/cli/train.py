@@ -87,11 +87,18 @@ def run_train(args) -> None:
     if data.kind != TOKEN_KINDS[args.head]:
         raise ValueError(f"head {args.head!r} needs {TOKEN_KINDS[args.head]} tokens, those of {tokenizer} are "
                          f"{data.kind}.")
-    trainer = make_trainer(config, data, None if args.validation is None else TokenCache(args.validation, tokenizer),
-                           args.preset, order=args.order, head=args.head, head_repeats=args.head_repeats)
+    held_out = None if args.validation is None else TokenCache(args.validation, tokenizer)
+    trainer = make_trainer(config, data, held_out, args.preset, order=args.order, head=args.head,
+                           head_repeats=args.head_repeats)
     print(f"{args.order} + {args.head}, {args.preset}: {trainer.model.count_parameters()}, {len(data)} images")
-    facts = {"preset": args.preset, **provenance(), "fingerprints": data.fingerprints()}
+    facts = {"preset": args.preset, **provenance(), **facts_of(data, held_out)}
     train(trainer, args.out, resume=args.resume, facts=facts)
+
+
+def facts_of(data, held_out) -> dict:
+    """What a run remembers of its caches, and what a resumed run must find again."""
+    return {"fingerprints": data.fingerprints(), "data": data.facts(),
+            **({} if held_out is None else {"validation": held_out.facts()})}
 
 
 def add_export(p) -> None:

@@ -183,6 +183,10 @@ class TokenCache:
         facts = self.manifest["tokenizers"][self.tokenizer]
         return {"text_dim": self.text_dim, **{k: v for k, v in facts.items() if k not in ("kind", "fingerprint")}}
 
+    def facts(self) -> dict:
+        """Which images these are: how many, and of what."""
+        return {"images": self.manifest["num_images"], "source": self.manifest["source"]}
+
     def fingerprints(self) -> dict[str, str]:
         """Of the tokenizer and the text encoder that made what is read: a model belongs to these and to no others."""
         return {"tokenizer": self.manifest["tokenizers"][self.tokenizer]["fingerprint"],

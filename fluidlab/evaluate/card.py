@@ -1,10 +1,12 @@
 """A model card: what a shipped model learned from, how long, how well it does, where it fails, whose pictures it holds.
 
-Nothing in it is typed by hand but the limits: steps and data come from the training's own record, losses and scores
-from results.csv with the settings that they were measured at (Mitchell et al. 2019, arXiv 1810.03993).
+Steps, sizes and commands come from the training's own record, losses and scores from results.csv with the settings that
+they were measured at; what the data set is and where such models fail is written here (Mitchell et al. 2019, arXiv
+1810.03993). The cards are of models of EmojiScenes.
 """
 
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from fluidlab.evaluate.sceneval import SKILLS
 
 LIMITS = (
     "It knows 58 classes, 8 colours and the wordings of EmojiScenes; other words are named in a warning and ignored.",
-    "It draws 64 x 64 pixels: 16 tokens.",
+    "It draws {side} x {side} pixels: {tokens} tokens.",
     "Large single objects (40 to 48 pixels) are rougher than small ones.",
     "It was trained for a course on two CPU cores; it is no measure of what the method can do.",
 )
@@ -43,14 +45,20 @@ def model_card(folder: str | Path, results: str | Path | None = None) -> dict:
     if not rows:
         raise ValueError(f"the results hold 0 rows of {of['order']} + {of['head']}, {of['preset']}, after "
                          f"{of['steps']} steps.")
+    if "sceneval_overall" in rows:  # of one evaluation: another command drew other images
+        scored = rows["sceneval_overall"]["command"]
+        rows = {metric: row for metric, row in rows.items()
+                if row["command"] == scored or not metric.startswith(("sceneval", "frechet"))}
+    tokens = facts["model"]["seq_len"]
+    side = 16 * math.isqrt(tokens)
     card = {"model": folder.name, "order": of["order"], "head": of["head"], "preset": of["preset"],
             "parameters": int(next(iter(rows.values()))["params"]),
-            "data": "EmojiScenes, split train, 64 x 64 pixels: scenes of OpenMoji's drawings with captions",
+            "data": f"EmojiScenes, split train, {side} x {side} pixels: scenes of OpenMoji's drawings with captions",
             "steps": facts["steps"], "images": facts["images"], "batch_size": facts["train"]["batch_size"],
             "train": facts["command"], "commit": facts["commit"], "torch": facts["torch"],
             "validation_loss": float(rows["val_loss"]["value"]) if "val_loss" in rows else None,
             "validation_loss_unit": "nats a token" if of["head"] == "softmax" else "squared error",
-            "scores": {}, "limits": list(LIMITS), "licence": LICENCE}
+            "scores": {}, "limits": [limit.format(side=side, tokens=tokens) for limit in LIMITS], "licence": LICENCE}
     if "sceneval_overall" in rows:
         card["measured_with"] = {"command": rows["sceneval_overall"]["command"],
                                  **settings_of(rows["sceneval_overall"]["command"])}
@@ -69,8 +77,9 @@ def settings_of(command: str) -> dict:
     words, found = shlex.split(command), dict(PIPELINE_DEFAULTS)
     for name in SAMPLING:
         flag = "--" + name.replace("_", "-")
-        if flag in words:
-            text = words[words.index(flag) + 1]
+        given = [after for word, after in zip(words, [*words[1:], ""], strict=True) if word == flag]
+        given += [word.removeprefix(f"{flag}=") for word in words if word.startswith(f"{flag}=")]
+        for text in given[-1:]:
             found[name] = int(text) if name.endswith("steps") else float(text)
     return found
 

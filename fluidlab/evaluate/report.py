@@ -19,6 +19,7 @@ from fluidlab.config import check_range
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.evaluate.detector import Detection, Detector
 from fluidlab.evaluate.frechet import enough_images, extract_features, frechet_at_infinity, frechet_distance
+from fluidlab.evaluate.results import provenance
 from fluidlab.evaluate.sceneval import Scores, judge, prompt_list, scores
 from fluidlab.tokenizer.files import write_json, write_tensors
 
@@ -31,12 +32,14 @@ REFERENCE_SEED = 3  # of those that they are compared with
 @dataclass(frozen=True)
 class Report:
     """What was measured: `frechet` is the distance of so many images, `frechet_infinity` without their number's bias
-    and with its standard error (None where the images are too few for it)."""
+    and with its standard error (None where the images are too few for it). `made_by` is the command, commit and torch
+    version that began it, whoever reads it later."""
 
     sceneval: Scores
     frechet: float
     frechet_infinity: tuple[float, float] | None
     num_images: int
+    made_by: dict[str, str]
 
     def metrics(self) -> dict[str, float]:
         """Name -> number, as `data/results.csv` keeps them; intervals as two numbers more."""
@@ -114,6 +117,10 @@ def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, pe
                              ("reference_images", reference_images, 2), ("chunk", chunk, 1)):
         check_range(name, value, low, kind=int)
     folder = Path(folder)
+    begun = folder / "made_by.json"
+    if not begun.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(provenance(), begun)
     asked = [prompt for prompt in prompt_list(per_skill) for _ in range(images_per_prompt)]
     seeds = [seed * 1_000_003 + i for i in range(len(asked) + frechet_images)]
     found, _ = look(draw, detector, [p["caption"] for p in asked], seeds[:len(asked)], folder / "sceneval",
@@ -128,7 +135,8 @@ def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, pe
         reference = reference_features(detector, reference_images)
     enough = frechet_images >= enough_images(features.shape[1])
     infinity = frechet_at_infinity(features, reference) if enough else None
-    return Report(scores(verdicts), frechet_distance(features, reference), infinity, len(asked) + frechet_images)
+    return Report(scores(verdicts), frechet_distance(features, reference), infinity, len(asked) + frechet_images,
+                  json.loads(begun.read_text(encoding="utf-8")))
 
 
 def reference_features(detector: Detector, num_images: int = 10_000, batch_size: int = 250,

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,12 +26,12 @@ def provenance() -> dict[str, str]:
                                 check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
-    command = " ".join(["fluidlab", *sys.argv[1:]])
+    command = shlex.join(["fluidlab", *sys.argv[1:]])
     return {"torch": torch.__version__.split("+")[0], "commit": commit, "command": command}
 
 
 def append_results(rows: list[dict], path: str | Path | None = None) -> Path:
-    """Add rows; a row that measures the same thing (all but value, torch, commit) again replaces the old one.
+    """Add rows; a row that measures the same thing of the same model again replaces the old one, which goes.
 
     Args:
         rows: dictionaries with the keys of `COLUMNS`.  path: default `results_file()`.
@@ -43,7 +44,10 @@ def append_results(rows: list[dict], path: str | Path | None = None) -> Path:
         if set(row) != set(COLUMNS):
             raise ValueError(f"a row of results must have {', '.join(COLUMNS)}, got {', '.join(row)}.")
     kept = {_what(row): row for row in read_results(path)} if path.exists() else {}
-    kept.update({_what(row): {k: str(v) for k, v in row.items()} for row in rows})
+    for row in rows:
+        kept.pop(_what(row), None)                       # the newest stand last
+        kept[_what(row)] = {k: str(v) for k, v in row.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
@@ -71,4 +75,4 @@ def read_results(path: str | Path | None = None, **where: str) -> list[dict[str,
 
 
 def _what(row: dict) -> tuple:
-    return tuple(str(row[k]) for k in COLUMNS if k not in ("value", "torch", "commit"))
+    return tuple(str(row[k]) for k in COLUMNS if k not in ("value", "torch", "commit", "command"))

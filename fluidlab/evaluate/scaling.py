@@ -83,7 +83,7 @@ class Point:
 
 
 def study_points(rows: list[dict[str, str]], config_of: Callable[[str, str, str], ModelConfig], *,
-                 metric: str = "val_loss", batch_size: int = STUDY_BATCH, steps: int | None = None) -> list[Point]:
+                 metric: str = "study_loss", batch_size: int = STUDY_BATCH, steps: int | None = None) -> list[Point]:
     """Rows of results.csv as points.
 
     Args:

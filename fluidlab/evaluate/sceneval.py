@@ -181,7 +181,7 @@ def _share(verdicts: list[Verdict]) -> Interval | None:
         trials = g
     else:                              # a binomial with so many trials would spread as the prompts do
         trials = max(1, min(n, round(share * (1 - share) / spread))) if spread > 0 else n
-    interval = wilson(round(share * trials), trials)
+    interval = wilson(share * trials, trials)
     return Interval(share, min(share, interval.low), max(share, interval.high))
 
 

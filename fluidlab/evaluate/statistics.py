@@ -18,17 +18,22 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, trials: int, confidence: float = 0.95) -> Interval:
     """A share of successes with Wilson's score interval (Wilson 1927), which stays inside 0..1 and is honest at both.
+
+    Args:
+        successes: need not be whole, for a share of so many trials as are worth counting.
 
     Raises:
         ValueError: no trial, or more successes than trials.
     """
-    from scipy.stats import binomtest
+    from scipy.stats import norm
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"a share needs at least 1 trial and 0 to {trials} successes, got {successes}.")
-    bounds = binomtest(int(successes), int(trials)).proportion_ci(confidence, method="wilson")
-    return Interval(successes / trials, float(bounds.low), float(bounds.high))
+    share, z = successes / trials, float(norm.ppf(0.5 + confidence / 2))
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * (share * (1 - share) / trials + z * z / (4 * trials * trials)) ** 0.5
+    return Interval(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)))
 
 
 def pearson(x: Sequence[float], y: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -55,12 +60,14 @@ def paired_difference(x: Sequence[float], y: Sequence[float], confidence: float 
     """Mean of x - y over pairs (one a seed), with Student's interval: does the difference survive another seed?
 
     Raises:
-        ValueError: fewer than two pairs, or unequal lengths.
+        ValueError: fewer than two pairs, unequal lengths, or a number that is not finite.
     """
     from scipy.stats import t
     x, y = (np.asarray(values, dtype=float) for values in (x, y))
     if x.shape != y.shape or x.ndim != 1 or len(x) < 2:
         raise ValueError(f"a paired difference needs at least 2 pairs, got {x.size} and {y.size} numbers.")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError(f"a paired difference needs finite numbers, got {x.tolist()} and {y.tolist()}.")
     differences = x - y
     half = t.ppf(0.5 + confidence / 2, len(x) - 1) * differences.std(ddof=1) / len(x) ** 0.5
     mean = float(differences.mean())

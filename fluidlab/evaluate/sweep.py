@@ -62,7 +62,8 @@ def sweep(draw: Callable[..., Tensor], detector: Detector, folder: str | Path, g
         facts: as for `report.look`.  on_row: called with each row as soon as it is there.
 
     Returns:
-        One dictionary a setting: the setting, images, sceneval_overall with its interval, frechet.
+        One dictionary a setting: the setting, images, sceneval_overall with its interval, frechet, and the command,
+        commit and torch version that made it.
     """
     reference, rows = reference_features(detector, reference_images), []
     for setting in grid:
@@ -75,7 +76,7 @@ def sweep(draw: Callable[..., Tensor], detector: Detector, folder: str | Path, g
         overall = report.sceneval.overall
         rows.append({**setting, "images": report.num_images, "sceneval_overall": overall.value,
                      "sceneval_overall_low": overall.low, "sceneval_overall_high": overall.high,
-                     "frechet": report.frechet})
+                     "frechet": report.frechet, **report.made_by})
         if on_row is not None:
             on_row(rows[-1])
     return rows
@@ -85,11 +86,15 @@ def best_setting(rows: list[dict], metric: str = "sceneval_overall") -> dict:
     """The setting of the best row: the highest SceneEval, or the lowest Frechet distance.
 
     Raises:
-        ValueError: an unknown metric, or no row.
+        ValueError: an unknown metric, no row, or rows of different numbers of images.
     """
     check_choice("metric", metric, SWEEP_METRICS)
     if not rows:
         raise ValueError(f"the best setting of a sweep needs at least 1 row, got 0 for {metric}.")
+    counts = sorted({row["images"] for row in rows})
+    if len(counts) > 1:
+        raise ValueError(f"settings compare at one number of images, since a Frechet distance shrinks with it, got "
+                         f"{counts[0]} to {counts[-1]}.")
     best = (min if metric == "frechet" else max)(rows, key=lambda row: float(row[metric]))
     return {name: best[name] for name in SETTINGS}
 

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from fluidlab.config import TrainConfig
 from fluidlab.model.files import save_model, write_json
 from fluidlab.model.fluid import Fluid
 from fluidlab.train.checkpoint import checkpoints, load_checkpoint, save_checkpoint
+from fluidlab.train.memory import keep_freed_memory
 from fluidlab.train.optim import EMA, learning_rate, make_optimizer
 
 
@@ -124,16 +125,18 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
         KeyboardInterrupt: after Ctrl-C, once a checkpoint has been written.
     """
     run, c = None if run is None else Path(run), trainer.config
+    keep_freed_memory()
     if run is not None:
         _open_run(trainer, run, resume, facts or {})
     every = 1 if c.steps <= 50 else c.log_every
     records, bar = [], tqdm(total=c.steps, initial=trainer.done, unit="step", disable=not progress, smoothing=0.05)
+    record = None if run is None else _cut_off(trainer, run)
     try:
-        while trainer.done < c.steps:
-            record = trainer.step()
+        while record is not None or trainer.done < c.steps:
+            record = record or trainer.step()
             n, last = record.step, record.step == c.steps
-            if trainer.validate is not None and (last or c.validate_every and n % c.validate_every == 0):
-                record = Record(**{**asdict(record), "val_loss": trainer.validate(trainer.averaged())})
+            if _to_validate(trainer, n):
+                record = replace(record, val_loss=trainer.validate(trainer.averaged()))
             bar.update()
             bar.set_postfix(loss=f"{record.loss:.4f}", images_per_s=f"{record.images_per_second:.0f}")
             if on_record is not None:
@@ -143,8 +146,11 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
                 _log(run, record, progress)
             if run is not None and (last or c.save_every and n % c.save_every == 0):
                 trainer.save(run)
+            record = None
     except KeyboardInterrupt:
         if run is not None:
+            if record is not None and record.val_loss is None and _to_validate(trainer, record.step):
+                _log(run, record, progress)      # so that whoever goes on knows what is still to be measured
             tqdm.write(f"stopped: {trainer.save(run)} holds step {trainer.done}; --resume continues.")
         raise
     finally:
@@ -152,6 +158,21 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
     if run is not None:
         save_model(trainer.model, run / "model", weights=trainer.ema.tensors())
     return records
+
+
+def _to_validate(trainer: Trainer, step: int) -> bool:
+    every = trainer.config.validate_every
+    return trainer.validate is not None and (step == trainer.config.steps or bool(every) and step % every == 0)
+
+
+def _cut_off(trainer: Trainer, run: Path) -> Record | None:
+    """The last step, if it was done and logged but a stop cut off its validation; its line leaves the log for now."""
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines() if (run / "log.jsonl").exists() else []
+    last = Record(**json.loads(lines[-1])) if lines else None
+    if last is None or last.step != trainer.done or last.val_loss is not None or not _to_validate(trainer, last.step):
+        return None
+    _trim_log(run / "log.jsonl", trainer.done - 1)
+    return last
 
 
 def _open_run(trainer: Trainer, run: Path, resume: bool, facts: dict) -> None:
@@ -175,7 +196,7 @@ def check_same_run(run: Path, asked: dict) -> None:
     if not (run / "run.json").is_file():
         return
     kept, asked = json.loads((run / "run.json").read_text(encoding="utf-8")), json.loads(json.dumps(asked))
-    for part in ("model", "train", "fingerprints"):
+    for part in ("model", "train", "fingerprints", "data", "validation"):
         for key, value in asked.get(part, {}).items():
             found = kept.get(part, {}).get(key, value)
             if found != value and key not in ("log_every", "validate_every", "validate_images", "save_every"):

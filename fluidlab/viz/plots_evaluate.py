@@ -80,7 +80,7 @@ def score_bars(scores: dict[str, dict[str, Interval]], ceilings: dict[str, dict[
 
     Args:
         scores: variant -> skill -> share and its interval.
-        ceilings: variant -> skill -> what true scenes reach on its tokenizer, drawn as a short line above its bar.
+        ceilings: variant -> skill -> what true scenes reach, for example on its tokenizer: a short line above its bar.
     """
     groups = list(next(iter(scores.values())))
     figure, axis = plt.subplots(figsize=(9.0, 3.6))
@@ -109,8 +109,9 @@ def heat_maps(rows: list[dict], metric: str) -> Figure:
         rows: of `read_sweep`, at one number of steps for each model.  metric: "sceneval_overall" or "frechet".
 
     Raises:
-        ValueError: no rows, or a model without every combination.
+        ValueError: an unknown metric, no rows, or a model that does not have every combination once.
     """
+    check_choice("metric", metric, SWEEP_METRICS)
     models = list(dict.fromkeys(row["model"] for row in rows))
     if not models:
         raise ValueError(f"A heat map of {metric} needs at least 1 row, got 0.")
@@ -118,10 +119,11 @@ def heat_maps(rows: list[dict], metric: str) -> Figure:
     less = metric == SWEEP_METRICS[1]
     spread = [row[metric] for row in rows]
     for axis, model in zip(axes[0], models, strict=True):
-        of = {(row["temperature"], row["guidance_scale"]): row[metric] for row in rows if row["model"] == model}
+        mine = [row for row in rows if row["model"] == model]
+        of = {(row["temperature"], row["guidance_scale"]): row[metric] for row in mine}
         temperatures, scales = (sorted({key[axis] for key in of}) for axis in (0, 1))
-        if len(of) != len(temperatures) * len(scales):
-            raise ValueError(f"{model} has {len(of)} settings, a heat map of {len(temperatures)} temperatures and "
+        if not len(mine) == len(of) == len(temperatures) * len(scales):
+            raise ValueError(f"{model} has {len(mine)} settings, a heat map of {len(temperatures)} temperatures and "
                              f"{len(scales)} guidance scales needs {len(temperatures) * len(scales)}.")
         values = np.array([[of[t, g] for g in scales] for t in temperatures])
         axis.imshow(values, cmap="cividis_r" if less else "cividis", vmin=min(spread), vmax=max(spread), aspect="auto",

@@ -46,7 +46,11 @@ def compute_panels(by_steps: dict[int, list[Point]], variants: list[str]) -> Fig
 
     Args:
         by_steps: steps -> the points measured then.  variants: at most four.
+
+    Raises:
+        ValueError: points of several seeds.
     """
+    _one_seed([point for points in by_steps.values() for point in points])
     figure, axes = plt.subplots(1, len(variants), figsize=(4.2 * len(variants), 3.6), squeeze=False)
     for axis, name in zip(axes[0], variants, strict=True):
         style, sizes = variant_style(*name.split("-")), {}
@@ -63,12 +67,23 @@ def compute_panels(by_steps: dict[int, list[Point]], variants: list[str]) -> Fig
     return figure
 
 
+def _one_seed(points: list[Point]) -> None:
+    seeds = sorted({point.seed for point in points})
+    if len(seeds) > 1:
+        raise ValueError(f"a line joins sizes or steps of one seed, got seeds {', '.join(map(str, seeds))}: "
+                         f"choose one, or take the mean before.")
+
+
 def size_panels(measures: dict[str, list[Point]], x: str = "params") -> Figure:
     """Measures of pictures against size, all variants in one panel, since one judge saw them all (figure 6).
 
     Args:
         measures: title -> points.  x: a name of `X_AXES`.
+
+    Raises:
+        ValueError: points of several seeds.
     """
+    _one_seed([point for points in measures.values() for point in points])
     figure, axes = plt.subplots(1, len(measures), figsize=(4.6 * len(measures), 3.8), squeeze=False)
     for axis, (title, points) in zip(axes[0], measures.items(), strict=True):
         for name in dict.fromkeys(point.variant for point in points):
@@ -87,8 +102,9 @@ def step_panels(measures: dict[str, list[Point]]) -> Figure:
         measures: title -> points of all moments.
 
     Raises:
-        ValueError: points of more than one variant.
+        ValueError: points of more than one variant, or of several seeds.
     """
+    _one_seed([point for points in measures.values() for point in points])
     variants = sorted({point.variant for points in measures.values() for point in points})
     if len(variants) != 1:
         raise ValueError(f"Steps are drawn for 1 variant, got {len(variants)}: {', '.join(variants)}.")
