@@ -106,9 +106,9 @@ show(contact_sheet(torch.cat(list(drawn.values())), [name.replace("-", "\n") for
 # - Are outlines and colours clean, or smeared?
 #
 # You will not accept all of them. These are tiny models, trained on a CPU within an afternoon; the smallest in the
-# paper has 150 million parameters. In our runs, colours and rough layout came early and the shapes of things late.
-# What the four show is how the choices *differ*, at a size that you can train yourself. One picture says little about
-# a model, so here are more of one prompt.
+# paper has 150 million parameters. In our runs, colours and rough layout came early and shapes late: small things are
+# clean by now, large single ones are still rough. What the four show is how the choices *differ*, at a size that you
+# can train yourself. One picture says little about a model, so here are more of one prompt.
 
 # %%
 prompt = prompts[0]
@@ -121,7 +121,7 @@ show(contact_sheet(torch.cat(list(more.values())), [name.replace("-", "\n") for 
 
 # %% [markdown]
 # Do you see differences between rows? Between order and order, between token and token? Write your impression down. By
-# notebook 06 you will know how to tell an impression from a finding.
+# notebook 07 you will know how to tell an impression from a finding.
 
 # %% [markdown]
 # ## Your turn
@@ -140,7 +140,7 @@ display(box.widget)
 
 # %% [markdown]
 # ## EmojiScenes: the images of this course
-# Fluid was trained on photographs from the web. A laptop, offline, needs something smaller that still asks the same
+# Fluid was trained on images from the web. A laptop, offline, needs something smaller that still asks the same
 # questions. EmojiScenes are endless small images with captions; they ask for the six skills that the benchmark GenEval
 # tests.
 
@@ -167,7 +167,7 @@ for thing in one["objects"]:
     print(thing)
 show(scene_boxes([examples[skill] for skill in ("position", "color_attr", "counting")]),
      alt="Three scenes with a frame around each object, named by class and colour.",
-     caption="Class, colour and box of every object are known. Later this judges generated pictures.")
+     caption="Class, colour and box of every object are known. Later this trains a judge of generated pictures.")
 
 # %% [markdown]
 # Three properties matter for what follows:
@@ -198,6 +198,8 @@ show(image_grid([scene["image"] for scene in new], scale=2),
 # | [04 Heads](04_heads.ipynb) | How does a network draw a token that no codebook holds? |
 # | [05 Train](05_train.ipynb) | What happens in a minute of training, and in an hour? |
 # | [06 Sample](06_sample.ipynb) | What do guidance, temperature and steps do? |
+# | [07 Evaluate](07_evaluate.ipynb) | Is it good, and who says so? |
+# | [08 Scaling](08_scaling.ipynb) | What does size buy? |
 #
 # They build on each other, so take them in order. Everything runs offline, on a CPU, within minutes.
 #
@@ -220,6 +222,7 @@ show(image_grid([scene["image"] for scene in new], scale=2),
 # | `fluidlab/model/heads/` | softmax, diffusion, flow | 04 |
 # | `fluidlab/train/` | the training loop | 05 |
 # | `fluidlab/sample/` | the sampling loop, inpainting | 06 |
+# | `fluidlab/evaluate/` | losses, the judge, the Frechet distance, scaling laws | 07, 08 |
 # | `fluidlab/pipeline.py` | from a prompt to an image | 00, 06 |
 # | `fluidlab/viz/` | every picture and widget of the course | all |
 # | `data/` | trained weights, results, and how each file was made | all |

@@ -69,17 +69,18 @@ eye = (46, 64, 118, 136)        # x0, y0, x1, y1 in pixels
 both = {f"{name} tokens": reconstruct_one(tokenizer, cat)[0] for name, tokenizer in tokenizers.items()}
 show(plots.comparison({"original": cat, **both}, eye),
      alt="A cat's face three times, with one eye enlarged below: the original, the reconstruction from continuous "
-         "tokens with pupil and green iris, and the reconstruction from discrete tokens, whose eye is a blur.",
+         "tokens with rim, pupil and iris, and the reconstruction from discrete tokens, whose eye is a blur.",
      caption="Same photograph, same number of tokens. Look at the rim of the eye, its colour, and the highlight.")
 
 # %% [markdown]
 # This is the picture to remember. Nothing was *generated* here: each image went into its tokenizer and straight out
 # again. Whatever is missing on the right was lost before any Transformer came into play.
 #
-# Both tokenizers are small, made for this course, and trained for less than an hour on a CPU. Stable Diffusion's VAE
-# and the VQGAN that Fluid uses are far larger and were trained far longer, on photographs; of our training images only
-# one in eight was a photograph's crop. So do not judge VQGANs by the right column. What carries over is the
-# *direction*: at the same number of tokens, continuous ones keep more. Scenes, further down, are home ground for both.
+# Both tokenizers are small, made for this course, and trained on one CPU core, the continuous one for less than two
+# hours, the discrete one for half an hour. Stable Diffusion's VAE and the VQGAN that Fluid uses are far larger and were
+# trained far longer, on photographs; of our training images only one in sixteen was a photograph's crop. So do not
+# judge VQGANs by the right column. What carries over is the *direction*: at the same number of tokens, continuous ones
+# keep more. Scenes, further down, are home ground for both.
 
 # %%
 for name, reconstruction in both.items():
@@ -270,6 +271,7 @@ print(f"within 0.1 dB of the ceiling from {bits[enough]:,.0f} bits on, "
 # ### How large a vocabulary?
 # Before the discrete tokenizer was trained in earnest, four of them were trained alike, in short, and only the number
 # of codes differed. `data/vocabulary.csv` holds what they reached on 2,048 held-out scenes, with command and commit.
+# The scenes were harder then and the recipe an earlier one, so compare these four with each other only.
 
 # %%
 with (data_dir() / "vocabulary.csv").open(newline="", encoding="utf-8") as file:
@@ -291,8 +293,9 @@ for row in trained:
 # %% [markdown]
 # ### The vocabulary as a dial
 # The same question to the codebook that you have, without training anew: allow only the $K$ codes that are used most
-# on training scenes. (A vocabulary trained for itself does much better than such a remnant, as you just saw, so read
-# only the *slope* at the right end.)
+# on training scenes. (Do not compare these dB with those above: the codes belong to a tokenizer that was trained far
+# longer. And a codebook that loses half of its codes loses more than one that was trained with half, so the slope is
+# too steep.)
 
 # %%
 train_images = fl.EmojiScenes(split="train", image_size=64, seed=seed).batch(range(num_scenes))[0] / 127.5 - 1
@@ -318,8 +321,9 @@ if slope > 0:
           f"table alone, {width} numbers a code, would have {needed * width:.0e} parameters.")
 
 # %% [markdown]
-# That is a crude extrapolation, and a generous one where each doubling bought less than the one before. Our whole
-# models have about 4 million parameters. The paper's vocabulary has 8,192 codes.
+# That is a crude extrapolation, and a generous one: by the table before, where each vocabulary was trained for itself,
+# a doubling buys a tenth of a decibel, and dozens of doublings would be needed. Our whole models have about 4 million
+# parameters. The paper's vocabulary has 8,192 codes.
 
 # %% [markdown]
 # ## Inside the codebook

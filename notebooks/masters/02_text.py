@@ -164,8 +164,9 @@ show(similarity_figure(matrices, captions),
 # %% [markdown]
 # On the left all six are one and the same vector. On the right each cat knows its sentence.
 #
-# For captions with the same words in another order the gap is largest. Add up all plain embeddings of a caption, and
-# nobody can tell the two apart; add up all features, and they differ:
+# Captions 4 and 5 hold the same words in another order. At *cat* they are the most alike of all pairs, and yet no
+# longer the same. Add up all plain embeddings of a caption, and nobody can tell the two apart; add up all features, and
+# they differ:
 
 # %%
 pair = ["a red cat and a blue dog", "a blue cat and a red dog"]

@@ -306,7 +306,8 @@ show(image_grid([mark(pixels[0], row, scale=2) for row in torch.cat([everything_
 
 # %% [markdown]
 # The share of hidden tokens is $r = \cos(\pi u / 2)$ with $u$ uniform between 0 and 1. (That Fluid draws it like this
-# is **not confirmed**: it is MaskGIT's formula. MAR, from which Fluid's head comes, draws from a truncated normal.)
+# is **not confirmed**: it is MaskGIT's formula. MAR, from which Fluid's head comes, draws from a truncated normal, also
+# not confirmed.)
 
 # %%
 ratios = torch.cos(math.pi / 2 * torch.rand(num_draws, generator=seeded(seed)))     # (num_draws,)
@@ -457,10 +458,12 @@ for name, values in context.items():
 
 # %% [markdown]
 # Read the curves with care. The $n$-th point of the raster curve is always the same place in the image, so its bumps
-# say that some places are harder than others. The random curve averages over places.
-# The dotted curve makes it fair: the random model gets raster's own questions, "the first $n$ are known, what is at
-# $n$?" Between dashed and dotted lies what it costs to be a generalist; between dotted and solid, what it is worth to
-# have known tokens on all sides.
+# say that some places are harder than others (and with so few scenes a part of them is chance). The random curve
+# averages over places.
+# The dotted curve makes a fair pair with raster's: the random model gets raster's own questions, "the first $n$ are
+# known, what is at $n$?" Point by point, the distance between these two is what it costs to be a generalist. Dotted
+# and solid ask about different places at each $n$, so set only their means side by side: their difference is what it is
+# worth here to have known tokens on all sides.
 
 # %% [markdown]
 # ## What random order costs
@@ -500,7 +503,7 @@ show(image_grid(list(few.values()), titles=[f"{K} step{'s' if K > 1 else ''}" fo
 
 # %% [markdown]
 # **Fewer lessons per image.** A raster model learns from all 16 tokens of every training image, a random-order model
-# only from the hidden ones: 64 % of them on average, by the mean above.
+# only from the hidden ones, about two thirds of them.
 #
 # ## The same prompt, several orders
 #
@@ -522,6 +525,10 @@ assert (always_same.tokens == always_same.tokens[0]).all()
 codes = by_order.tokens
 pairs = torch.stack([(codes[a] == codes[b]).float().mean() for a in range(num_orders) for b in range(a)])
 print(f"two random orders agree in {pairs.mean():.0%} of the tokens")
+
+# %% [markdown]
+# The likeliest code at every place need not make the likeliest picture. Check the colours of both rows against the
+# prompt before you trust a temperature of 0.
 
 # %% [markdown]
 # A random-order model accepts any order, also one that you invent: a new order is one method. Here it draws in raster
@@ -569,7 +576,7 @@ show(image_grid(pictures, titles=list(inventions), scale=3),
 # 255; objects here are two tokens wide; and a handful of pictures, chosen by one seed, decide nothing. A mean loss
 # above that favours raster order is no contradiction either: in a short training it counts that raster order learns
 # from every token of every image. Whoever wants to compare orders needs hundreds of prompts, a judge that is not the
-# author, and models trained alike and long enough.
+# author, and models trained alike and long enough: notebooks 07 and 08.
 #
 # ## Take along
 #

@@ -90,24 +90,25 @@ show(figure, alt="Left: points on a fork and a nearly flat curve between its two
 # *question* was wrong: we asked for a number and should have asked for a **distribution**.
 #
 # ### The same with real patches
-# Here are pictures whose captions all ask for the same thing; we keep those that show it large. Let us cut out the
-# same token, 16x16 pixels near the middle, from each. A model that has only read the caption must predict this token.
+# Here are pictures whose captions all ask for the same thing; we keep those that show it small, for these can stand
+# anywhere. Let us cut out the same token, 16x16 pixels near the middle, from each. A model that has only read the
+# caption must predict this token.
 
 # %%
 scenes = fl.EmojiScenes(split="train", image_size=64, seed=seed, num_classes=4, skills=("single_object",))
 wanted = scenes.classes[0]
 things = [scenes[i] for i in range(num_scenes)]
 alike = [t["image"] for t in things for box in [t["objects"][0]["box"]]
-         if t["objects"][0]["class"] == wanted and box[2] - box[0] >= 36]
+         if t["objects"][0]["class"] == wanted and box[2] - box[0] < 36]
 alike = torch.stack(alike).float() / 127.5 - 1                                  # (M, 3, 64, 64)
 patches = alike[:, :, 16:32, 32:48]                                             # (M, 3, 16, 16) one token of each
-print(f"{len(alike)} of {num_scenes} pictures show a large {wanted}")
+print(f"{len(alike)} of {num_scenes} pictures show a small {wanted}")
 
 # %%
 pictures = [*alike[:7], alike.mean(0)]
 titles = [f"picture {i + 1}" for i in range(7)] + ["mean of all"]
 show(image_grid(pictures, titles=titles, columns=8),
-     alt=f"Seven pictures of a {wanted} at different places and sizes, and the mean of {len(alike)}, a smear.",
+     alt=f"Seven pictures of a {wanted} at different places, and the mean of {len(alike)}, a smear.",
      caption="Same caption, many right pictures. The last one is what squared error would answer.")
 show(image_grid([*patches[:7], patches.mean(0)], titles=titles, columns=8, scale=8),
      alt="The same 16x16 patch of each of the seven pictures, all different, and their mean, an even blur.",
@@ -136,7 +137,7 @@ latents = vae.encode(alike)                                                     
 decoded = vae.decode(torch.cat([latents[:3], latents.mean(0, keepdim=True)]))   # (4, 3, 64, 64)
 show(image_grid(decoded, titles=["tokens 1", "tokens 2", "tokens 3", "mean tokens"]),
      alt=f"Three {wanted} pictures decoded from their tokens, and the picture decoded from the mean of all tokens.",
-     caption="A mean of tokens is no better than a mean of pixels.")
+     caption="The mean of all tokens decodes to no picture at all: it is no better than the mean of pixels.")
 
 # %% [markdown]
 # ## What a head must give
@@ -492,7 +493,7 @@ show(figure, alt=f"Distance to the data against the runs of the network. {said}.
 
 # %% [markdown]
 # Everything here is measured on two-dimensional tokens and small heads. How many steps a *trained image model* needs
-# is measured in notebook 06; published flow heads for this kind of model use 20 to 25.
+# is measured in notebook 06; published flow heads for this kind of model use 20 to 25 (not confirmed).
 
 # %% [markdown]
 # ## Temperature: three meanings of one word
@@ -536,9 +537,10 @@ show(plots.clouds(table, [f"temperature {t:g}" for t in temperatures], size=4.0)
              f"from the mean (the data {data['moons'].norm(dim=1).mean():.2f}), {gap:.2f} from its nearest token.")
 
 # %% [markdown]
-# Look at diffusion at temperature 0. Without fresh noise nothing pushes a walk to either side: its tokens gather in one
-# small heap *between* the right answers, and the mush of the first section is back. Low temperature is not "higher
-# quality" where many answers are right; a temperature slightly below 1 trades variety against strays.
+# Look at temperature 0. Without fresh noise nothing pushes diffusion's walk to either side: its tokens gather in one
+# small heap, always the same answer, whether it lies on a moon or beside one (the caption says how near). The flow's
+# single token is the middle of all data, where no data is: the mush of the first section is back. Low temperature is
+# not "higher quality" where many answers are right; a temperature slightly below 1 trades variety against strays.
 
 # %% [markdown]
 # ## What a head costs

@@ -32,7 +32,7 @@
 num_scenes = 4096          # scenes in the training cache
 num_validation = 512       # scenes that are never trained on
 size = "nano"              # a row of fluidlab.SIZES; "micro" learns more and takes three times as long
-steps = 400                # training steps of each variant; 1500 are about a minute each
+steps = 400                # training steps of each variant; 1500 take one to two and a half minutes each
 batch_size = 64            # images in a step
 lr = 4e-3                  # peak learning rate; small models like large ones
 draw_every = 50            # steps between two drawings of the live curves
@@ -328,11 +328,12 @@ print(f"each variant has seen {steps * batch_size:,} images: every scene of the 
 # loss can never be compared with each other.** We come back to raster against random below.
 #
 # ## What did each learn to draw?
-# Expect coloured blobs with a beginning of shape, no more: these are small models after a short run. What to look for:
-# is the colour right? Is there one object? Could you name it?
+# Expect coloured blobs with a beginning of shape and a finished animal here and there: these are small models after a
+# short run. A square of coloured noise is a token whose walk went astray. What to look for: is the colour right? Is
+# there one object? Could you name it?
 
 # %%
-prompts = ["a photo of a cat", "a photo of a red apple", "a photo of a yellow dog", "a photo of a green banana",
+prompts = ["a photo of a cat", "a photo of a red apple", "a photo of a yellow dog", "a photo of a red banana",
            "a photo of an orange cat", "a photo of a banana"]
 
 
@@ -496,7 +497,7 @@ for facts in made.values():
 
 # %% [markdown]
 # How many minutes that took on which machine stands in `data/README.md`, with the commands that made the caches. Now
-# the same prompts as above, and two that need a layout. Nothing is picked by hand.
+# four of the prompts above, and two that need a number and a layout. Nothing is picked by hand.
 
 # %%
 more = [*prompts[:4], "a photo of two dogs", "a photo of a cat left of an umbrella"]
@@ -529,10 +530,13 @@ show(loss_panels(by_known, xlabel="tokens that are known"),
      caption="Random order is trained on all of these questions. Its mean depends on how often each is asked.")
 
 # %% [markdown]
+# They should agree at $k = 0$, where both know nothing but the text; and even there raster is asked about the upper
+# left corner only, random order about any place.
+#
 # Random order asks about all places at any $k$, so its curve shows what knowing more is worth. For raster order each
-# $k$ is one place of the picture ($k = 4$ is the start of the second row), so its curve mixes what is known with
-# where it looks. Neither curve is a verdict on the other, not even point by point. A fair comparison needs a judge
-# that looks at finished pictures. The paper, too, reports FID and GenEval beside validation loss, and follows the
+# $k$ is one place of the picture ($k = 4$ is the start of the second row), so its curve mixes what is known with where
+# it looks. Neither curve is a verdict on the other, not even point by point. A fair comparison needs a judge that looks
+# at finished pictures (notebook 07). The paper, too, reports FID and GenEval beside validation loss, and follows the
 # loss of each variant as the model grows.
 #
 # ## Try it

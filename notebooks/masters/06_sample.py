@@ -217,6 +217,10 @@ show(sweep(guidance_scales, guided, xlabel="guidance scale", **SHARE),
      caption=f"Mean over {num_prompts} prompts. Dotted: real scenes with right and with shuffled colours.")
 
 # %% [markdown]
+# More is not better. Beyond the peak, the exaggeration leaves what the model has seen in training. Notebook 07 looks
+# for the best settings of all four variants and finds them at guidance 1 to 3 with temperatures below 1; the pictures
+# here are drawn at 3 and 1, so that the dials have something to mend.
+#
 # ## Temperature
 # Temperature scales chance, and each head has its own kind of chance. A softmax head divides its logits by it: 0 means
 # the likeliest code, always. A diffusion head scales the noise that is injected during denoising; the noise that it
@@ -247,11 +251,14 @@ show(contact_sheet(four, labels, [f"seed {seed + i}" for i in range(4)], scale=2
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
+# Only the first row must. The third is nearly as equal: of the noise that diffusion starts from, hardly anything
+# survives when no fresh noise follows.
+#
 # Both dials at once. One prompt, one seed: whatever changes is the dials' doing. The paper tunes both for each metric
 # separately, so no setting is best for everything.
 #
-# A hint for the left columns: pale background is the likeliest content of almost every token, and a low temperature
-# prefers the likely.
+# A hint for the upper left corner: pale background is the likeliest content of almost every token, and a low
+# temperature prefers the likely.
 
 # %%
 show(dial_sheet(pipes["random-diffusion"], "a photo of a yellow umbrella", guidance_scales, temperatures, seed=seed,
@@ -275,10 +282,10 @@ display(studio.widget)
 
 # %% [markdown]
 # ## Guidance that grows
-# The idea: early tokens decide the layout while almost nothing is known, and pushing them hard costs variety. MAR
-# therefore lets the scale grow linearly, from 1 with nothing known up to $s$ at the end. Whether Fluid does the same
-# is not confirmed. Does it hold here? Compare variety (the difference between seeds) with obedience (the colour
-# share).
+# The idea: early tokens decide the layout while almost nothing is known, and pushing them hard costs variety. MAR, as
+# we remember it, therefore lets the scale grow linearly, from 1 with nothing known up to $s$ at the end; neither that
+# nor whether Fluid does the same is confirmed. Does it hold here? Compare variety (the difference between seeds) with
+# obedience (the colour share).
 
 # %%
 rows, strips = [], []
@@ -350,7 +357,8 @@ show(contact_sheet([pixels[i] for i in range(len(few)) for pixels in drawn], nam
 #
 # Same tokens, less work. With $N$ tokens a sampler that reads the whole sequence in every step pushes $N \cdot N$
 # tokens through the backbone, one with a cache $N$ (derived): 16 times fewer at 16 tokens, 256 times fewer at 256.
-# The clock is less impressed, because a step that reads one token still pays for every layer's call.
+# (A sampler that reads only as far as it has come would need half as many as the first.) The clock is less impressed,
+# because a step that reads one token still pays for every layer's call.
 
 # %%
 def best_seconds(call):
@@ -399,8 +407,8 @@ axis.legend()
 ratio = [a / b for a, b in zip(timings[False], timings[True], strict=True)]
 show(figure, alt="Seconds per image against tokens, without and with cache; times faster: "
      + ", ".join(f"{n} tokens {r:.1f}" for n, r in zip(cache_lengths, ratio, strict=True)),
-     caption=f"An untrained micro model. With the cache {ratio[-1]:.1f} times faster at {cache_lengths[-1]} tokens. "
-             f"The wider the model, the nearer this comes to the derived number.")
+     caption=f"An untrained micro model. With the cache {ratio[-1]:.1f} times faster at {cache_lengths[-1]} tokens; "
+             f"the derived number counts tokens, not time.")
 
 # %% [markdown]
 # ## The same seed, the same picture
@@ -465,7 +473,7 @@ print(f"largest change of a pixel outside the mask: {kept}")
 
 # %% [markdown]
 # A raster model can be asked too: it walks through the hole in reading order. But it cannot look at what comes *after*
-# the hole. In the example above the hole is at the end, which is the kindest case for it.
+# the hole. In the example above the hole is near the end, which is the kindest case for it.
 #
 # The unkind case: keep the lower half, draw the upper half. The background's colour is nowhere in the caption; it can
 # only be seen in the lower half, which for raster order lies in the future. So measure the drawn background, as the
@@ -521,7 +529,7 @@ show(image_grid(output.pixels, scale=3), alt="What random-diffusion draws for 'a
 # ## Recap
 # - One loop samples every variant: permutation, chunks, `hidden`, `head.sample`.
 # - Guidance moves along the line from "no text" to "text" and beyond it; temperature scales the chance of the head.
-# - More steps over the sequence let tokens see each other; more denoising steps make each token cleaner and cost time.
+# - More steps over the sequence let tokens see each other; denoising steps help up to ten or so, then only cost time.
 # - Raster order can cache, random order can edit. Both follow from the attention rule.
 # - One stream of randomness per image: the same seed is the same picture, in any batch.
 #
