@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -47,12 +48,17 @@ def append_results(rows: list[dict], path: str | Path | None = None) -> Path:
     for row in rows:
         kept.pop(_what(row), None)                       # the newest stand last
         kept[_what(row)] = {k: str(v) for k, v in row.items()}
+    return write_table(kept.values(), COLUMNS, path)
+
+
+def write_table(rows: Iterable[dict], columns: tuple[str, ...], path: Path) -> Path:
+    """Write a CSV file beside the old one and put it in its place, so that it is never half there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     with temporary.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(f, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(kept.values())
+        writer.writerows(rows)
     os.replace(temporary, path)
     return path
 

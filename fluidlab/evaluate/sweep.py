@@ -8,7 +8,6 @@ or the best of twenty noisy numbers would be reported as if it were a measuremen
 
 import csv
 import itertools
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from fluidlab.config import check_choice, data_dir
 from fluidlab.evaluate.detector import Detector
 from fluidlab.evaluate.report import Draw, evaluate_generator, reference_features
+from fluidlab.evaluate.results import write_table
 
 SETTINGS = ("guidance_scale", "temperature", "num_inference_steps", "num_denoising_steps")
 DEFAULT_STEPS = {"num_inference_steps": None, "num_denoising_steps": 25}   # where guidance and temperature are chosen
@@ -123,13 +123,9 @@ def write_sweep(rows: list[dict], path: str | Path) -> None:
     path = Path(path)
     kept = {_what(row): row for row in (read_sweep(path) if path.is_file() else [])}
     kept.update({_what(row): row for row in rows})
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, SWEEP_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
-                         for row in kept.values())
-    os.replace(temporary, path)
+    rounded = ({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
+               for row in kept.values())
+    write_table(rounded, SWEEP_COLUMNS, path)
 
 
 def _what(row: dict) -> tuple:
