@@ -93,7 +93,8 @@ def scene_boxes(scenes: list[dict]):
     Args:
         scenes: items of `EmojiScenes`: "image" (3, H, W) uint8, "caption", "objects" with "class", "color", "box".
     """
-    figure, axes = plt.subplots(1, len(scenes), figsize=(3.6 * len(scenes), 4.0), squeeze=False)
+    figure, axes = plt.subplots(1, len(scenes), figsize=(3.6 * len(scenes), 4.2), squeeze=False)
+    figure.get_layout_engine().set(h_pad=0.1)      # a caption of two lines needs room below
     for axis, scene in zip(axes[0], scenes, strict=True):
         axis.imshow(to_array(scene["image"]))
         for thing in scene["objects"]:

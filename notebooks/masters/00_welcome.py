@@ -43,7 +43,8 @@ problems = doctor()
 prompts = ["a photo of a cat", "a photo of a red umbrella", "a photo of three books", "a cat and a banana",
            "a dog left of a chair"]      # each variant draws each of them
 seed = 0                                 # the first picture's seed; the next ones use the numbers behind it
-guidance_scale = 3.0                     # how hard the text pulls; notebook 06 turns this dial
+guidance_scale = 2.0                     # how hard the text pulls; notebook 06 turns this dial
+temperature = 0.5                        # how much chance there is; these two suit most variants (notebook 07)
 num_denoising_steps = 25                 # steps inside a diffusion head; notebook 04 explains them
 
 # %%
@@ -90,7 +91,7 @@ for name, pipeline in pipelines.items():
           f"{trained['images']:,} images of {pipeline.model.config.seq_len} {pipeline.tokenizer.kind} tokens")
 
 # %%
-options = {"guidance_scale": guidance_scale, "num_denoising_steps": num_denoising_steps}
+options = {"guidance_scale": guidance_scale, "temperature": temperature, "num_denoising_steps": num_denoising_steps}
 drawn = {name: pipeline(prompts, seed=seed, **options).pixels for name, pipeline in pipelines.items()}
 show(contact_sheet(torch.cat(list(drawn.values())), [name.replace("-", "\n") for name in names], prompts, scale=3),
      alt="Rows: the four variants. Columns: the prompts " + ", ".join(map(repr, prompts)) + ". Each cell is the "

@@ -503,7 +503,8 @@ for facts in made.values():
 more = [*prompts[:4], "a photo of two dogs", "a photo of a cat left of an umbrella"]
 pipes = {f"{order}-{head}": fl.FluidPipeline.from_pretrained(f"{order}-{head}-mini") for order, head in VARIANTS}
 pixels = [p for pipe in pipes.values()
-          for p in pipe(more, seed=seed, num_denoising_steps=num_denoising_steps).pixels]
+          for p in pipe(more, guidance_scale=2.0, temperature=0.5, seed=seed,     # these suit most variants: notebook 07
+                        num_denoising_steps=num_denoising_steps).pixels]
 show(contact_sheet(pixels, [name.replace("-", "\n") for name in pipes],
                    [prompt.removeprefix("a photo of ") for prompt in more], scale=2),
      alt="Six prompts (columns) drawn by the four shipped models (rows): " + "; ".join(more),

@@ -302,6 +302,9 @@ show(contact_sheet(strips, ["constant", "linear"], [f"seed {seed + i}" for i in 
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
+# Obedience gains. Variety, on these six pictures, hardly does: at so large a scale, the constant schedule fails in many
+# different ways, and this measure counts failures as variety.
+#
 # ## How many steps over the sequence?
 # Random order may draw all 16 tokens in one step. What is lost? Tokens of one step do not see each other: the left
 # half of a cat does not know where the right half is going to be. With one token per step everyone sees all before.
@@ -350,6 +353,9 @@ show(contact_sheet([pixels[i] for i in range(len(few)) for pixels in drawn], nam
      caption="Columns: denoising steps per token.")
 
 # %% [markdown]
+# With 1 or 2 steps the token is settled near $t = 999$, where there is almost no signal and the guess is multiplied by
+# 20,000 and clipped (notebook 04): noise, in full colour. From about 10 steps on, more of them only cost time here.
+#
 # ## The cache that only raster order can have
 # With causal attention, what the model computed for token 3 does not change when token 7 arrives. So keys and values
 # are kept, and each step reads *one* new token instead of the whole sequence. In random order attention is
