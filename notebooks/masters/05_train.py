@@ -503,7 +503,7 @@ for facts in made.values():
 more = [*prompts[:4], "a photo of two dogs", "a photo of a cat left of an umbrella"]
 pipes = {f"{order}-{head}": fl.FluidPipeline.from_pretrained(f"{order}-{head}-mini") for order, head in VARIANTS}
 pixels = [p for pipe in pipes.values()
-          for p in pipe(more, guidance_scale=2.0, temperature=0.5, seed=seed,     # these suit most variants: notebook 07
+          for p in pipe(more, guidance_scale=2.0, temperature=0.5, seed=seed,     # what suits most (notebook 07)
                         num_denoising_steps=num_denoising_steps).pixels]
 show(contact_sheet(pixels, [name.replace("-", "\n") for name in pipes],
                    [prompt.removeprefix("a photo of ") for prompt in more], scale=2),
