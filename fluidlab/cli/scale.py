@@ -235,6 +235,7 @@ def score(args, cells) -> None:
     from fluidlab.evaluate.detector import load_detector
     from fluidlab.evaluate.report import evaluate_generator, reference_features
     from fluidlab.evaluate.results import append_results
+    from fluidlab.evaluate.scaling import STUDY_METRICS
     from fluidlab.text.encoder import load_text_encoder
     check_trained(args, cells)
     text_encoder = load_text_encoder("scenes-t5")
@@ -260,7 +261,7 @@ def score(args, cells) -> None:
                 base = {"order": cell.order, "head": cell.head, "preset": cell.size, "steps": steps,
                         "seed": cell.seed, "params": pipe.model.count_parameters()["total"], **report.made_by}
                 append_results([{**base, "metric": f"study_{key}", "value": round(value, 6)}
-                                for key, value in report.metrics().items()], args.results)
+                                for key, value in report.metrics().items() if key in STUDY_METRICS], args.results)
 
 
 def fit(args) -> None:

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 
 from fluidlab.config import ORDER_NAMES, TOKEN_KINDS, ModelConfig, check_choice
 from fluidlab.evaluate.powerlaw import PowerLaw, fit_power_law, hold_out_largest
+from fluidlab.evaluate.sceneval import SKILLS
 from fluidlab.model.cost import part_counts, training_flops
 
 STUDY_SIZES = ("femto", "pico", "nano", "micro", "mini", "midi")
 STUDY_HEADS = ("softmax", "diffusion")
 X_AXES = ("params", "backbone_params", "flops")
 STUDY_BATCH = 32  # images a step
+STUDY_METRICS = ("frechet", "sceneval_overall", "sceneval_overall_low", "sceneval_overall_high", "sceneval_seen",
+                 "sceneval_heldout", *(f"sceneval_{skill}" for skill in SKILLS))   # what is kept of so many models
 RATE_WIDTH = 192  # mini's: the width at which a learning rate of the study is named
 
 

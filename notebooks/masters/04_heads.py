@@ -91,7 +91,7 @@ show(figure, alt="Left: points on a fork and a nearly flat curve between its two
 #
 # ### The same with real patches
 # Here are pictures whose captions all ask for the same thing; we keep those that show it small, for these can stand
-# anywhere. Let us cut out the same token, 16x16 pixels near the middle, from each. A model that has only read the
+# anywhere. Let us cut out the same token, 16x16 pixels at the left edge, from each. A model that has only read the
 # caption must predict this token.
 
 # %%
@@ -101,7 +101,7 @@ things = [scenes[i] for i in range(num_scenes)]
 alike = [t["image"] for t in things for box in [t["objects"][0]["box"]]
          if t["objects"][0]["class"] == wanted and box[2] - box[0] < 36]
 alike = torch.stack(alike).float() / 127.5 - 1                                  # (M, 3, 64, 64)
-patches = alike[:, :, 16:32, 32:48]                                             # (M, 3, 16, 16) one token of each
+patches = alike[:, :, 32:48, 0:16]                                              # (M, 3, 16, 16) one token of each
 print(f"{len(alike)} of {num_scenes} pictures show a small {wanted}")
 
 # %%
@@ -111,7 +111,8 @@ show(image_grid(pictures, titles=titles, columns=8),
      alt=f"Seven pictures of a {wanted} at different places, and the mean of {len(alike)}, a smear.",
      caption="Same caption, many right pictures. The last one is what squared error would answer.")
 show(image_grid([*patches[:7], patches.mean(0)], titles=titles, columns=8, scale=8),
-     alt="The same 16x16 patch of each of the seven pictures, all different, and their mean, an even blur.",
+     alt="The same 16x16 patch of each of the seven pictures, in some a piece of a cat and in others background, and "
+         "their mean, a pale ghost of both.",
      caption="The patch that one token covers, cut from each picture.")
 
 # %% [markdown]
