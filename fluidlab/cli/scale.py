@@ -21,6 +21,8 @@ def add_scale(p) -> None:
     p.add_argument("--orders", nargs="+", default=["raster", "random"])
     p.add_argument("--heads", nargs="+", default=["softmax", "diffusion"])
     p.add_argument("--seeds", nargs="+", type=int, default=[0])
+    p.add_argument("--name", default="study", help="what the metrics of the results begin with: another name for cells "
+                                                   "that were trained longer")
     p.add_argument("--steps", type=int, default=3200)
     p.add_argument("--batch-size", type=int, default=32)
     for head, lr in (("softmax", 1e-3), ("diffusion", 1.5e-3), ("flow", 1.5e-3)):
@@ -153,7 +155,7 @@ def study(args, cells, lr: float | None = None) -> None:
             base = {"order": cell.order, "head": cell.head, "preset": cell.size,
                     "params": trainer.model.count_parameters()["total"], "seed": cell.seed,
                     **{key: facts[key] for key in provenance()}}
-            metric = "study_loss" if lr is None else f"loss_at_lr_{lr:g}"
+            metric = f"{args.name}_loss" if lr is None else f"loss_at_lr_{lr:g}"
             log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
             measured = [r for r in log if r["val_loss"] is not None]
             if not measured or measured[-1]["step"] != args.steps:
@@ -260,7 +262,7 @@ def score(args, cells) -> None:
             if args.results is not None:
                 base = {"order": cell.order, "head": cell.head, "preset": cell.size, "steps": steps,
                         "seed": cell.seed, "params": pipe.model.count_parameters()["total"], **report.made_by}
-                append_results([{**base, "metric": f"study_{key}", "value": round(value, 6)}
+                append_results([{**base, "metric": f"{args.name}_{key}", "value": round(value, 6)}
                                 for key, value in report.metrics().items() if key in STUDY_METRICS], args.results)
 
 
@@ -270,7 +272,7 @@ def fit(args) -> None:
     from fluidlab.evaluate.scaling import X_AXES, study_laws, study_points
     from fluidlab.presets import preset
     points = study_points(read_results(args.results), lambda size, order, head: preset(size, order=order, head=head),
-                          metric="study_loss", batch_size=args.batch_size)
+                          metric=f"{args.name}_loss", batch_size=args.batch_size)
     print(f"| variant | x | floor | b | c | R2 | largest size, held out |\n{'|---' * 7}|")
     sizes = min(len({p.size for p in points if p.variant == variant}) for variant in {p.variant for p in points})
     for x in X_AXES:
