@@ -8,6 +8,7 @@ from fluidlab.cli.train import facts_of, make_trainer
 
 GRID_PROMPTS = ("a photo of a purple umbrella", "a photo of two dogs", "a photo of a banana left of a cat",
                 "a photo of a red car and a blue cup")
+PLAIN = {"guidance_scale": 1.0, "temperature": 1.0}  # for the distance: the distribution that the loss is about
 
 
 def add_scale(p) -> None:
@@ -34,8 +35,9 @@ def add_scale(p) -> None:
     p.add_argument("--precision", default="bf16", choices=("float32", "bf16"))
     p.add_argument("--out", type=Path, help="folder of the study, one folder a cell; run again to go on")
     p.add_argument("--results", type=Path, help="results.csv to add the losses to, or with --fit to read")
-    p.add_argument("--score", action="store_true", help="only draw with every trained cell: SceneEval and Frechet "
-                                                        "distance, at the best settings of the shipped sweep")
+    p.add_argument("--score", action="store_true", help="only draw with every trained cell: SceneEval at the best "
+                                                        "settings of the shipped sweep, the Frechet distance at "
+                                                        "guidance scale and temperature 1")
     p.add_argument("--per-skill", type=int, default=50, help="--score: prompts of each skill, one image each")
     p.add_argument("--frechet-images", type=int, default=1000, help="--score: images for the distance")
     p.add_argument("--reference-images", type=int, default=10_000, help="--score: true scenes to compare with")
@@ -252,11 +254,14 @@ def score(args, cells) -> None:
         moments = {int(folder.name): folder for folder in sorted((run / "moments").glob("*")) if args.moments}
         for steps, folder in {**moments, last: run / "model"}.items():
             pipe = pipeline(folder)
+
+            def draw_with(setting: dict, pipe=pipe):
+                return lambda prompts, seeds: pipe(prompts, seed=seeds, **setting).pixels
+
             report = evaluate_generator(
-                lambda prompts, seeds, pipe=pipe, setting=setting: pipe(prompts, seed=seeds, **setting).pixels,
-                detector, run / "scored" / str(steps), per_skill=args.per_skill, images_per_prompt=1,
-                frechet_images=args.frechet_images, reference=reference,
-                facts={**fingerprints(pipe, detector), **setting})
+                draw_with(setting), detector, run / "scored" / str(steps), per_skill=args.per_skill,
+                images_per_prompt=1, frechet_images=args.frechet_images, reference=reference,
+                draw_plainly=draw_with(PLAIN), facts={**fingerprints(pipe, detector), **setting, "distance_at": PLAIN})
             print(f"[{number}/{len(cells)}] {cell.name}, step {steps}: SceneEval {report.sceneval.overall}, Frechet "
                   f"{report.frechet:.3f}", flush=True)
             if args.results is not None:

@@ -99,14 +99,15 @@ def look(draw: Draw, detector: Detector, prompts: list[str], seeds: list[int], f
 
 def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, per_skill: int = 100,
                        images_per_prompt: int = 4, frechet_images: int = 4000, reference_images: int = 10_000,
-                       reference: Tensor | None = None, seed: int = 0, facts: dict | None = None, chunk: int = 100,
-                       progress: bool = True) -> Report:
+                       reference: Tensor | None = None, draw_plainly: Draw | None = None, seed: int = 0,
+                       facts: dict | None = None, chunk: int = 100, progress: bool = True) -> Report:
     """SceneEval on the fixed prompts, and the Frechet distance to held-out scenes on their own captions.
 
     Args:
         draw: prompts and seeds to images (B, 3, S, S) in [-1, 1], S a multiple of 64.
         folder: where it is kept; run it again to go on.
         per_skill, images_per_prompt: of SceneEval.  frechet_images, reference_images: of the distance.
+        draw_plainly: draws for the distance, if that wants other settings than SceneEval does.
         reference: what `reference_features` gave, for whoever evaluates often; then reference_images is not used.
         seed: of the images; image i has a seed of its own.  facts: see `look`.
 
@@ -129,7 +130,7 @@ def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, pe
 
     scenes = EmojiScenes("test", seed=CAPTION_SEED, size=frechet_images)
     captions = [scenes.caption(i) for i in range(frechet_images)]
-    _, features = look(draw, detector, captions, seeds[len(asked):], folder / "frechet", facts=facts, chunk=chunk,
+    _, features = look(draw_plainly or draw, detector, captions, seeds[len(asked):], folder / "frechet", facts=facts, chunk=chunk,
                        label="Frechet", progress=progress)
     if reference is None:
         reference = reference_features(detector, reference_images)
