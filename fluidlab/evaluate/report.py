@@ -130,8 +130,8 @@ def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, pe
 
     scenes = EmojiScenes("test", seed=CAPTION_SEED, size=frechet_images)
     captions = [scenes.caption(i) for i in range(frechet_images)]
-    _, features = look(draw_plainly or draw, detector, captions, seeds[len(asked):], folder / "frechet", facts=facts, chunk=chunk,
-                       label="Frechet", progress=progress)
+    _, features = look(draw_plainly or draw, detector, captions, seeds[len(asked):], folder / "frechet", facts=facts,
+                       chunk=chunk, label="Frechet", progress=progress)
     if reference is None:
         reference = reference_features(detector, reference_images)
     enough = frechet_images >= enough_images(features.shape[1])
