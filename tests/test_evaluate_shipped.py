@@ -101,6 +101,23 @@ def test_guidance_costs_distance_most_of_all_with_codes():
         assert at(f"{order}-diffusion", 2.0) < at(f"{order}-diffusion", 1.0)
 
 
+def test_steps_stand_as_notebook_07_says():
+    """Ten denoising steps are enough, five cost distance; 8 steps over the sequence nearly do, 2 do not."""
+    def at(model, guidance, **steps):
+        steps = {**DEFAULT_STEPS, **steps}
+        (row,) = read_sweep(model=f"{model}-mini", guidance_scale=guidance, temperature=0.5, **steps)
+        return row
+    for model, guidance in (("random-diffusion", 2.0), ("raster-diffusion", 3.0)):
+        five, ten, all_of_them = (at(model, guidance, num_denoising_steps=n) for n in (5, 10, 25))
+        assert ten["sceneval_overall"] > all_of_them["sceneval_overall"] - 0.05
+        assert five["sceneval_overall"] > 0.7 and five["frechet"] > 1.5 * all_of_them["frechet"]
+    for model, guidance in (("random-diffusion", 2.0), ("random-softmax", 1.0)):
+        two, eight, all_of_them = (at(model, guidance, num_inference_steps=n) for n in (2, 8, None))
+        assert eight["sceneval_overall"] > all_of_them["sceneval_overall"] - 0.05
+        assert two["sceneval_overall"] < all_of_them["sceneval_overall"] - 0.2
+        assert two["frechet"] > 3 * eight["frechet"]
+
+
 def test_the_sweep_has_every_combination_of_every_model():
     rows = read_sweep()
     for order, head in FOUR:

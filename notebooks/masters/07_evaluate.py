@@ -417,7 +417,9 @@ for steps, what in (("num_denoising_steps", "steps of the diffusion head"), ("nu
              for r in mine), caption=f"Over the {what}: 120 prompts and 300 images each.")
 
 # %% [markdown]
-# STEPSTEXT
+# From about ten denoising steps on, nothing more is gained; five obey the prompt nearly as often, but the distance sees
+# what they cost. Over the sequence, 8 steps for 16 tokens are nearly as good as one a token; with 2, both measures
+# break down, because eight tokens at a time are drawn that do not see each other.
 #
 # ## Distance of the shipped models
 # A model on a tokenizer cannot get closer than that tokenizer's own reconstructions of true scenes. And these cannot
