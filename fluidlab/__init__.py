@@ -13,7 +13,8 @@ from fluidlab.sample.edit import inpaint, token_mask
 from fluidlab.sample.generate import Step, generate
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import load_tokenizer
-from fluidlab.train.loop import Trainer, train
+from fluidlab.train.loop import train
+from fluidlab.train.trainer import Trainer
 
 __version__ = "0.1.0"
 

@@ -131,6 +131,11 @@ class TrainConfig(_Travels):
         ema_decay: of the weights' running mean, warmed up as min(ema_decay, (1 + n) / (10 + n)).
         text_dropout: probability that an image is trained without its text, so that guidance has a null.
         precision: "float32" or "bf16" (autocast; the diffusion arithmetic stays float32). Never fp16.
+        micro_batch: images that a device computes at once, their gradients added up; 0 = its whole share of the batch.
+        checkpointing: recompute the backbone's blocks in the backward pass, which takes time and spares memory.
+        compile: each Transformer block by torch.compile.
+        shards: devices that share one copy of the state; 0 = all (FSDP), fewer = several copies (HSDP).
+        keep: checkpoints to keep, the newest ones; the one with the best validation loss stays besides.
         log_every, validate_every, save_every: steps between two of each; 0 = never.
         seed: of everything random; the batch and noise of step n depend on (seed, n) alone.
     """
@@ -147,6 +152,11 @@ class TrainConfig(_Travels):
     ema_decay: float = 0.9999
     text_dropout: float = 0.1
     precision: str = "float32"
+    micro_batch: int = 0
+    checkpointing: bool = False
+    compile: bool = False
+    shards: int = 0
+    keep: int = 2
     log_every: int = 50
     validate_every: int = 500
     validate_images: int = 2048
@@ -155,10 +165,15 @@ class TrainConfig(_Travels):
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))                # JSON has lists
-        for name in ("steps", "batch_size", "validate_images"):
+        for name in ("steps", "batch_size", "validate_images", "keep"):
             check_range(name, getattr(self, name), 1, kind=int)
-        for name in ("warmup_steps", "log_every", "validate_every", "save_every", "seed"):
+        for name in ("checkpointing", "compile"):
+            check_choice(name, getattr(self, name), (False, True))
+        for name in ("warmup_steps", "log_every", "validate_every", "save_every", "seed", "micro_batch", "shards"):
             check_range(name, getattr(self, name), 0, kind=int)
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size must be a multiple of micro_batch, got {self.batch_size} and "
+                             f"{self.micro_batch}.")
         if not (isinstance(self.lr, int | float) and 0 < self.lr < math.inf):
             raise ValueError(f"lr must be a positive finite number, got {self.lr!r}.")
         for name in ("final_lr", "text_dropout", "ema_decay"):

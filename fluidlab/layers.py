@@ -80,6 +80,13 @@ class Attention(nn.Module):
         return self.to_out(out.transpose(1, 2).flatten(2))                          # (B, N, D)
 
 
+class Norm(nn.LayerNorm):
+    """Layer norm whose scale and shift are float32 also where a sharded model's weights travel as bf16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight.float(), self.bias.float(), self.eps)
+
+
 class MLP(nn.Module):
     def __init__(self, width: int, ratio: int = 4):
         super().__init__()
@@ -95,10 +102,10 @@ class Block(nn.Module):
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: int = 4, cross_attention: bool = False):
         super().__init__()
-        self.norm_self, self.self_attention = nn.LayerNorm(width), Attention(width, num_heads)
+        self.norm_self, self.self_attention = Norm(width), Attention(width, num_heads)
         if cross_attention:
-            self.norm_cross, self.cross_attention = nn.LayerNorm(width), Attention(width, num_heads)
-        self.norm_mlp, self.mlp = nn.LayerNorm(width), MLP(width, mlp_ratio)
+            self.norm_cross, self.cross_attention = Norm(width), Attention(width, num_heads)
+        self.norm_mlp, self.mlp = Norm(width), MLP(width, mlp_ratio)
         self.has_cross = cross_attention
 
     def forward(self, x: Tensor, text: Tensor | None = None, mask: Tensor | None = None, causal: bool = False,
@@ -111,7 +118,35 @@ class Block(nn.Module):
         return x + self.mlp(self.norm_mlp(x))                                                        # (B, N, D)
 
 
-def init_linear(module: nn.Module, depth: int) -> None:
+@torch.no_grad()
+def fill(p: Tensor, values: Tensor) -> None:
+    """Copy a whole tensor into a parameter, or its rows into the shard of it that this process holds.
+
+    Every process calls this with the same values, so nothing is sent, and no process needs more than one whole tensor.
+    """
+    if hasattr(p, "placements"):                                                    # a DTensor
+        from torch.distributed.tensor import distribute_tensor
+        values = distribute_tensor(values.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
+    p.copy_(values)
+
+
+def whole(x: Tensor) -> Tensor:
+    """The whole of a tensor of which each process may hold a shard; if so, all of them must call this."""
+    return x.full_tensor() if hasattr(x, "full_tensor") else x
+
+
+def fill_normal(p: Tensor, std: float) -> None:
+    """Normal numbers of the global generator, drawn whole and on the CPU: the same on any device, for any shard."""
+    fill(p, torch.empty(p.shape).normal_(std=std))
+
+
+def init_norm(norm: nn.LayerNorm) -> None:
+    """Scale 1, shift 0."""
+    fill(norm.weight, torch.ones(norm.weight.shape))
+    fill(norm.bias, torch.zeros(norm.bias.shape))
+
+
+def init_transformer(module: nn.Module, depth: int) -> None:
     """GPT-2's initialisation: normal 0.02, and layers that write to the residual stream smaller by sqrt(2 depth).
 
     With residual branches summed `depth` times the stream would otherwise grow with depth.
@@ -119,9 +154,10 @@ def init_linear(module: nn.Module, depth: int) -> None:
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear):
             writes_residual = name.endswith(("to_out", "down"))
-            nn.init.normal_(layer.weight, std=0.02 / (2 * depth) ** 0.5 if writes_residual else 0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            fill_normal(layer.weight, 0.02 / (2 * depth) ** 0.5 if writes_residual else 0.02)
+            fill(layer.bias, torch.zeros(layer.bias.shape))
+        if isinstance(layer, nn.LayerNorm):
+            init_norm(layer)
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> Tensor:

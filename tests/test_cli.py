@@ -21,7 +21,7 @@ from fluidlab.pipeline import FluidPipeline
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import load_tokenizer
 from fluidlab.train.checkpoint import checkpoints
-from fluidlab.train.loop import Trainer
+from fluidlab.train.trainer import Trainer
 
 SHORT = ["--preset", "nano", "--steps", "4", "--batch-size", "16", "--save-every", "2", "--warmup-steps", "1"]
 

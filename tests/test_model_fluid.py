@@ -106,7 +106,7 @@ def test_broken_folders_are_named(tmp_path):
     save_model(variant("random", "diffusion"), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "depth": 1}))
-    with pytest.raises(ValueError, match="the weights in .* do not fit its config.json"):
+    with pytest.raises(ValueError, match="the weights in .* do not fit the model"):
         load_model(tmp_path)
     weights = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(weights[:len(weights) // 2])

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "text": {"config", "layers"},
     "model": {"config", "layers", "text.aligner"},
     "sample": {"config", "layers", "model"},
-    "train": {"config", "presets", "data", "model"},
+    "train": {"config", "layers", "presets", "data", "model"},
     "evaluate": {"config", "model", "sample", "tokenizer", "text", "data.scenes"},
     "pipeline": {"config", "presets", "tokenizer", "text", "model", "sample"},
     "viz": ANYTHING,

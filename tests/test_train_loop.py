@@ -15,8 +15,9 @@ from fluidlab.model.files import load_model
 from fluidlab.model.fluid import Fluid
 from fluidlab.presets import preset
 from fluidlab.train.checkpoint import checkpoints
-from fluidlab.train.loop import Trainer, train
+from fluidlab.train.loop import train
 from fluidlab.train.optim import EMA, learning_rate, make_optimizer
+from fluidlab.train.trainer import Trainer
 
 CONFIG = TrainConfig(steps=12, batch_size=8, lr=1e-3, warmup_steps=3, save_every=4, validate_every=6, log_every=1)
 
@@ -33,9 +34,9 @@ class Memory:
     def gather(self, indices):
         return tuple(t[torch.as_tensor(list(indices))] for t in self.tensors)
 
-    def batch(self, step, batch_size, seed=0):
+    def batch(self, step, batch_size, seed=0, rows=None):
         g = torch.Generator().manual_seed(seed * 1000 + step)
-        return self.gather(torch.randint(0, len(self), (batch_size,), generator=g))
+        return self.gather(torch.randint(0, len(self), (batch_size,), generator=g)[rows or range(batch_size)])
 
 
 def fresh(order="random", head="diffusion", config=CONFIG):
@@ -101,8 +102,10 @@ def test_ctrl_c_saves_and_the_run_goes_on(tmp_path):
     code = textwrap.dedent(f"""
         import os, signal, sys
         sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+        import torch
         from test_train_loop import fresh
         from fluidlab.train.loop import train
+        torch.set_num_threads(1)
         stop = lambda r: os.kill(os.getpid(), signal.SIGINT) if r.step == 7 else None
         train(fresh(), {str(tmp_path)!r}, on_record=stop)
     """)

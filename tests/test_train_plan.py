@@ -8,8 +8,8 @@ from fluidlab.config import TrainConfig
 from fluidlab.model.cost import activation_bytes
 from fluidlab.model.fluid import Fluid
 from fluidlab.presets import preset
-from fluidlab.train.loop import Trainer
 from fluidlab.train.plan import DEVICES, describe, fits, parse_bytes, plan, smallest_change
+from fluidlab.train.trainer import Trainer
 
 
 class OneBatch:

@@ -1,5 +1,6 @@
 """`fluidlab cache`, `train` and `export`: from scenes to a folder that `FluidPipeline.from_pretrained` reads."""
 
+import argparse
 from pathlib import Path
 
 from fluidlab.cli.options import add_source, add_threads, use_threads
@@ -42,23 +43,29 @@ def add_train(p) -> None:
     p.add_argument("--out", type=Path, required=True, help="folder of the run")
     p.add_argument("--resume", action="store_true")
     for field in dataclasses.fields(TrainConfig):
-        if field.name != "betas":
-            p.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+        option = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            p.add_argument(option, action=argparse.BooleanOptionalAction, default=field.default)
+        elif field.name != "betas":
+            p.add_argument(option, type=type(field.default), default=field.default)
+    p.add_argument("--init-from", type=Path, help="folder of an exported model whose weights to begin with")
+    p.add_argument("--device", help="cpu, cuda ...; default: the accelerator that PyTorch finds")
+    p.add_argument("--timeout", type=float, default=600.0, help="seconds after which a lost process is given up")
     add_threads(p)
 
 
-def make_trainer(config, data, held_out, size: str, **variant):
+def make_trainer(config, data, held_out, size: str, *, world=None, **variant):
     """A trainer for a size and variant on a cache, validated on another (or None), with weights from config.seed.
+
+    With a world the model is sharded over its processes.
 
     Raises:
         ValueError: the two caches were made by different tokenizers or text encoders.
     """
-    import torch
-
     from fluidlab.evaluate.loss import validator
-    from fluidlab.model.fluid import Fluid
     from fluidlab.presets import preset
-    from fluidlab.train.loop import Trainer
+    from fluidlab.train.parallel import build
+    from fluidlab.train.trainer import Trainer
     validate = None
     if held_out is not None:
         for part, made_by in data.fingerprints().items():
@@ -66,18 +73,20 @@ def make_trainer(config, data, held_out, size: str, **variant):
                 raise ValueError(f"the validation cache was made by another {part} than the training cache: "
                                  f"fingerprint {held_out.fingerprints()[part][:12]}, not {made_by[:12]}.")
         validate = validator(held_out, min(config.validate_images, len(held_out)))
-    torch.manual_seed(config.seed)
-    return Trainer(Fluid(preset(size, **variant, **data.model_facts())), data, config, validate)
+    model = build(preset(size, **variant, **data.model_facts()), config, world)
+    return Trainer(model, data, config, validate, world)
 
 
 def run_train(args) -> None:
-    """Train one variant on a cache; --resume continues a run that was stopped."""
+    """Train one variant on a cache; --resume continues a run that was stopped. Under torchrun, sharded over devices."""
     import dataclasses
 
     from fluidlab.config import TOKEN_KINDS, TrainConfig, check_choice
     from fluidlab.data.token_cache import TokenCache, cache_tokenizer
     from fluidlab.evaluate.results import provenance
+    from fluidlab.model.files import load_weights
     from fluidlab.train.loop import train
+    from fluidlab.train.parallel import start
     use_threads(args)
     check_choice("head", args.head, tuple(TOKEN_KINDS))
     names = [f.name for f in dataclasses.fields(TrainConfig) if f.name != "betas"]
@@ -88,11 +97,20 @@ def run_train(args) -> None:
         raise ValueError(f"head {args.head!r} needs {TOKEN_KINDS[args.head]} tokens, those of {tokenizer} are "
                          f"{data.kind}.")
     held_out = None if args.validation is None else TokenCache(args.validation, tokenizer)
-    trainer = make_trainer(config, data, held_out, args.preset, order=args.order, head=args.head,
-                           head_repeats=args.head_repeats)
-    print(f"{args.order} + {args.head}, {args.preset}: {trainer.model.count_parameters()}, {len(data)} images")
-    facts = {"preset": args.preset, **provenance(), **facts_of(data, held_out)}
-    train(trainer, args.out, resume=args.resume, facts=facts)
+    world = start(args.device, shards=config.shards, timeout=args.timeout)
+    try:
+        trainer = make_trainer(config, data, held_out, args.preset, world=world, order=args.order, head=args.head,
+                               head_repeats=args.head_repeats)
+        if args.init_from is not None:
+            load_weights(trainer.model, args.init_from)
+            trainer.ema.restart(trainer.model)
+        if world.rank == 0:
+            print(f"{args.order} + {args.head}, {args.preset}: {trainer.model.count_parameters()}, {len(data)} images, "
+                  f"{world.describe()}")
+        facts = {"preset": args.preset, **provenance(), **facts_of(data, held_out)}
+        train(trainer, args.out, resume=args.resume, facts=facts)
+    finally:
+        world.close()
 
 
 def facts_of(data, held_out) -> dict:

@@ -212,14 +212,19 @@ class TokenCache:
         tokens = tokens.float() if self.kind == "continuous" else tokens.long()
         return tokens, torch.from_numpy(features), torch.from_numpy(mask)
 
-    def batch(self, step: int, batch_size: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch of one training step: each epoch is a new permutation, and step n needs no step before it."""
-        places = step * batch_size + np.arange(batch_size)
-        epochs, rows = places // len(self), places % len(self)
+    def batch(self, step: int, batch_size: int, seed: int = 0,
+              rows: range | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch of one training step: each epoch is a new permutation, and step n needs no step before it.
+
+        Args:
+            rows: the places in the batch that are wanted, for example this process's; None = all.
+        """
+        places = step * batch_size + np.asarray(range(batch_size) if rows is None else rows)
+        epochs, order = places // len(self), places % len(self)
         indices = np.empty_like(places)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            indices[here] = self._permutation(seed, int(epoch))[rows[here]]
+            indices[here] = self._permutation(seed, int(epoch))[order[here]]
         return self.gather(indices)
 
     def _permutation(self, seed: int, epoch: int) -> np.ndarray:

@@ -16,12 +16,14 @@ from fluidlab.model.fluid import Fluid
 
 
 @torch.no_grad()
-def validation_loss(model: Fluid, data, num_images: int = 2048, *, batch_size: int = 256, seed: int = 0) -> float:
+def validation_loss(model: Fluid, data, num_images: int = 2048, *, batch_size: int = 256, seed: int = 0,
+                    world=None) -> float:
     """Mean loss per predicted token over the first `num_images` of a cache, the same at every call.
 
     Args:
         data: a `TokenCache` or anything with `gather(indices)` and a length.
         seed: of masks, times and noise; batch b draws from a generator of its own.
+        world: of `fluidlab.train.parallel`, whose processes share the batches; all of them must call this.
 
     Returns:
         Cross-entropy in nats, or squared error per channel of the noise or velocity.
@@ -29,12 +31,13 @@ def validation_loss(model: Fluid, data, num_images: int = 2048, *, batch_size: i
     Raises:
         ValueError: more images than the data holds, or none.
     """
-    total, count = 0.0, 0.0
-    for batch, generator in _batches(model, data, num_images, batch_size, seed):
-        loss, is_target = model.token_losses(*batch, generator)
-        total += float((loss.double() * is_target).sum())
-        count += float(is_target.sum())
-    return total / count
+    total = torch.zeros(2, dtype=torch.float64)
+    for batch, generator, counts in _batches(model, data, num_images, batch_size, seed, world):
+        loss, is_target = (t.cpu().double() for t in model.token_losses(*batch, generator))
+        total += counts * torch.stack([(loss * is_target).sum(), is_target.sum()])
+    if world is not None:
+        total = world.sum(total)
+    return float(total[0] / total[1])
 
 
 @torch.no_grad()
@@ -58,7 +61,7 @@ def loss_when_known(model: Fluid, data, known: int, num_images: int = 256, *, re
     check_range("known", known, 0, N - 1, kind=int)
     check_range("repeats", repeats, 1, kind=int)
     total, count = 0.0, 0.0
-    for (tokens, features, mask), generator in _batches(model, data, num_images, batch_size, seed):
+    for (tokens, features, mask), generator, _ in _batches(model, data, num_images, batch_size, seed):
         place = model.order.permutation(len(tokens), N, generator).argsort(dim=1).to(tokens.device)  # (B, N)
         hidden = place >= known                                                                      # (B, N)
         asked = place == known if model.order.causal else hidden
@@ -104,16 +107,23 @@ class EncodedScenes:
         return self.tokens[rows], self.features[rows], self.mask[rows]
 
 
-def validator(data, num_images: int = 2048, **options) -> Callable[[Fluid], float]:
-    """The callable that a `Trainer` takes: model -> validation loss on fixed images."""
-    return lambda model: validation_loss(model, data, num_images, **options)
+def validator(data, num_images: int = 2048, **options) -> Callable[..., float]:
+    """The callable that a `Trainer` takes: model, and world where there is one -> validation loss on fixed images."""
+    return lambda model, world=None: validation_loss(model, data, num_images, world=world, **options)
 
 
-def _batches(model: Fluid, data, num_images: int, batch_size: int, seed: int):
-    """Batches on the model's device, each with a generator of its own."""
+def _batches(model: Fluid, data, num_images: int, batch_size: int, seed: int, world=None):
+    """This process's batches on the model's device, each with a generator of its own, and 1 if it counts.
+
+    A sharded model computes in all processes or in none, so one that has run out of batches repeats the last, as 0.
+    """
     if not 1 <= num_images <= len(data):
         raise ValueError(f"num_images must be from 1 to {len(data)}, got {num_images}.")
-    device = next(model.parameters()).device
-    for start in range(0, num_images, batch_size):
+    device, starts = next(model.parameters()).device, range(0, num_images, batch_size)
+    rank, size = (world.rank, world.size) if world is not None else (0, 1)
+    for number in range(rank, math.ceil(len(starts) / size) * size, size):
+        counts = number < len(starts)
+        start = starts[number if counts else -1]
         batch = data.gather(range(start, min(start + batch_size, num_images)))
-        yield tuple(t.to(device) for t in batch), torch.Generator().manual_seed(seed * 1_000_003 + start)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
+        yield tuple(t.to(device) for t in batch), generator, int(counts)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fluidlab.config import ModelConfig
-from fluidlab.layers import Block, KVCache, init_linear, sincos_positions
+from fluidlab.layers import Block, KVCache, Norm, fill, init_transformer, sincos_positions
 
 
 class Backbone(nn.Module):
@@ -15,10 +15,13 @@ class Backbone(nn.Module):
         self.positions = nn.Parameter(torch.empty(config.seq_len, config.width))                     # (N, D)
         self.blocks = nn.ModuleList(
             Block(config.width, config.num_heads, config.mlp_ratio, cross_attention=True) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.width)
-        init_linear(self, config.depth)
-        with torch.no_grad():
-            self.positions.copy_(sincos_positions(config.grid, config.width))                        # learned from here
+        self.norm = Norm(config.width)
+        self.config = config
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        init_transformer(self, self.config.depth)
+        fill(self.positions, sincos_positions(self.config.grid, self.config.width))                  # learned from here
 
     def forward(self, x: Tensor, text: Tensor, text_mask: Tensor, causal: bool = False,
                 caches: list[KVCache] | None = None) -> Tensor:

@@ -32,6 +32,14 @@ class Fluid(nn.Module):
         self.head = HEADS[config.head](config)
         self.backbone = Backbone(config)
 
+    def init_weights(self) -> None:
+        """Draw all weights anew from PyTorch's global generator; each part does so for itself, and says why so.
+
+        A model that was made on the meta device gets its memory first (`to_empty`), sharded or not, and then this.
+        """
+        for part in self.children():
+            part.init_weights()
+
     def forward(self, tokens: Tensor, features: Tensor, mask: Tensor, generator: Streams = None) -> Tensor:
         """The training loss, a scalar: mean over the tokens that had to be predicted.
 

@@ -1,7 +1,7 @@
 """Every random draw of the model comes from here: a CPU generator, or one per image, and is then moved.
 
-A list of generators (sampling) gives each image its own stream, so that an image is the same in any batch, at any
-place in it and on any device. A single generator (training, validation) draws for the whole batch at once.
+A list of generators (sampling, training) gives each image its own stream, so that an image is the same in any batch,
+at any place in it and on any device or process. A single generator (validation) draws for the whole batch at once.
 """
 
 import torch
@@ -16,6 +16,22 @@ def _draw(function, shape: tuple, generator: Streams, device, **options) -> Tens
         rows = [function(shape[1:], generator=g, **options) for g in generator]
         return torch.stack(rows).to(device)
     return function(shape, generator=generator, **options).to(device)
+
+
+def image_streams(seed: int, step: int, places: range) -> list[torch.Generator]:
+    """One generator for each image of a training step, from its place in the global batch.
+
+    An image's masks, times and noise therefore do not depend on how many processes or micro-batches share the step.
+    """
+    return [torch.Generator().manual_seed(_mixed((seed << 64) + (step << 32) + place)) for place in places]
+
+
+def _mixed(number: int) -> int:
+    """64 bits in which neighbouring numbers have nothing in common (the finaliser of SplitMix64)."""
+    number = (number ^ (number >> 64) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    number = ((number ^ (number >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    number = ((number ^ (number >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return number ^ (number >> 31)
 
 
 def normal(shape: tuple, generator: Streams, device) -> Tensor:

@@ -7,7 +7,7 @@ a row whose mask is False everywhere, and no attention ever runs over nothing (a
 import torch
 from torch import Tensor, nn
 
-from fluidlab.layers import Block, init_linear
+from fluidlab.layers import Block, Norm, fill_normal, init_transformer
 
 
 class TextAligner(nn.Module):
@@ -20,12 +20,15 @@ class TextAligner(nn.Module):
     def __init__(self, text_dim: int, width: int, depth: int, num_heads: int, mlp_ratio: int = 4):
         super().__init__()
         self.project = nn.Linear(text_dim, width)
-        self.null_token = nn.Parameter(torch.zeros(width))
+        self.null_token = nn.Parameter(torch.empty(width))
         self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        init_linear(self, max(depth, 1))
-        nn.init.normal_(self.project.weight, std=text_dim ** -0.5)          # T5 features have unit scale: keep it
-        nn.init.normal_(self.null_token, std=0.02)
+        self.norm = Norm(width)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        init_transformer(self, max(len(self.blocks), 1))
+        fill_normal(self.project.weight, self.project.in_features ** -0.5)  # T5 features have unit scale: keep it
+        fill_normal(self.null_token, 0.02)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, E) features, (B, S) bool mask (True = real token) -> text (B, S+1, D), mask (B, S+1)."""

@@ -1,52 +1,151 @@
-"""The whole state of a run in one folder per step, written beside and renamed: half a checkpoint is never picked up.
+"""The whole state of a run in one folder per step, as PyTorch's distributed checkpoint (DCP) in safetensors files.
 
-safetensors and JSON only. Model, running mean and AdamW's two moments are tensors under the parameters' names; batch
-order and noise need no state, since step n's depend on (seed, n) alone.
+Every process writes the shards it holds, and a run goes on with any other number of them: DCP finds for each tensor
+which files hold which rows. Model, running mean and AdamW's two moments are tensors under the parameters' names; the
+order of the data and all noise need no state, since those of step n follow from (seed, n).
+
+What to notice: a checkpoint is written to `step-N.part` by a thread while training goes on, and gets its name only when
+every process has written its share. Whatever is cut off keeps the name that nobody reads.
 """
 
 import json
 import os
 import shutil
+import threading
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from fluidlab.config import ModelConfig
-from fluidlab.model.files import write_json, write_tensors
+from fluidlab.model.files import write_json
 from fluidlab.model.fluid import Fluid
 from fluidlab.train.optim import EMA
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_checkpoint(run: Path, step: int, model, ema: EMA, optimizer: torch.optim.Optimizer, state: dict,
-                    keep: int = 2) -> Path:
-    """Write `run/step-00000042/` and remove all but the last `keep`.
+class Checkpoints:
+    """Writes the checkpoints of a run, one at a time, beside the training.
 
     Args:
-        step: optimizer steps done.  state: JSON facts of the run, given back by `load_checkpoint`.
+        run: the run's folder, on a disk that all processes share.
+        keep: how many of the newest stay; the one with the least "val_loss" stays besides.
+        rank: of this process; the first gives checkpoints their names and removes old ones.
+        group: process group of the writers, used by nothing else; None = this process alone.
     """
-    target = run / f"step-{step:08d}"
-    part = run / f"step-{step:08d}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    names = {p: name for name, p in model.named_parameters()}
-    moments = {f"{names[p]}.{m}": s[m] for p, s in optimizer.state.items() for m in MOMENTS}
-    write_tensors(part / "model.safetensors", dict(model.named_parameters()))
-    write_tensors(part / "ema.safetensors", ema.tensors())
-    write_tensors(part / "optimizer.safetensors", moments)
-    write_json(part / "state.json", {**state, "step": step, "ema_updates": ema.updates})
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(part, target)
-    for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
-    return target
+
+    def __init__(self, run: Path, keep: int = 2, rank: int = 0, group: dist.ProcessGroup | None = None):
+        self.run, self.keep, self.rank, self.group = Path(run), keep, rank, group
+        self._thread, self._error = None, None
+
+    def save(self, step: int, tensors: dict[str, Tensor], state: dict, wait: bool = False) -> Path:
+        """Write `run/step-00000042/`; the tensors are copied first, so training may go on while they are written.
+
+        Args:
+            tensors: of `training_state`.  state: JSON facts, given back by `load_checkpoint`; "val_loss" is one.
+            wait: return only when it is on the disk.
+
+        Raises:
+            OSError: this or the last one could not be written; older ones are untouched.
+        """
+        self.finish()
+        part = self.run / f"step-{step:08d}.part"
+        if self.rank == 0:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        if self.group is not None:
+            dist.barrier(group=self.group)
+        copies = {name: _copy(t) for name, t in tensors.items()}
+        self._thread = threading.Thread(target=self._write, args=(part, copies, {**state, "step": step}), daemon=True)
+        self._thread.start()
+        if wait:
+            self.finish()
+        return part.with_suffix("")
+
+    def finish(self) -> None:
+        """Wait for what is being written.
+
+        Raises:
+            OSError: it could not be.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise OSError(f"a checkpoint in {self.run} could not be written ({error}); the last complete one is "
+                          f"{found[-1].name if (found := checkpoints(self.run)) else 'none'}.") from error
+
+    def _write(self, part: Path, tensors: dict[str, Tensor], state: dict) -> None:
+        try:
+            with _alone_is_meant():
+                dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True),
+                         process_group=self.group, no_dist=self.group is None)
+            if self.rank == 0:
+                write_json(part / "state.json", state)
+                shutil.rmtree(part.with_suffix(""), ignore_errors=True)
+                os.replace(part, part.with_suffix(""))
+                self._forget()
+            if self.group is not None:
+                dist.barrier(group=self.group)                 # so that no process reads a name that is not yet there
+        except Exception as error:                             # told to the training by finish()
+            self._error = error
+
+    def _forget(self) -> None:
+        found = checkpoints(self.run)
+        measured = {p: loss for p in found if (loss := read_state(p).get("val_loss")) is not None}
+        best = {min(measured, key=measured.get)} if measured else set()
+        for old in set(found[:-self.keep]) - best:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _copy(t: Tensor) -> Tensor:
+    """On the CPU, sharded as before: what a thread may write while the original changes."""
+    t = t.detach()
+    return t.clone() if t.device.type == "cpu" else t.cpu()
+
+
+def training_state(model, ema: EMA, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All tensors of a run by name; AdamW's moments are made (zero) where it has not taken a step yet."""
+    tensors = {}
+    for name, p in model.named_parameters():
+        moments = optimizer.state[p]
+        if not moments:
+            moments.update(step=torch.tensor(0.0), **{m: torch.zeros_like(p) for m in MOMENTS})
+        tensors |= {f"model.{name}": p, f"ema.{name}": ema.weights[name]}
+        tensors |= {f"{m}.{name}": moments[m] for m in MOMENTS}
+    return tensors
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     return sorted(p for p in Path(run).glob("step-*") if p.suffix != ".part" and (p / "state.json").is_file())
+
+
+def read_state(folder: Path) -> dict:
+    """The JSON facts that were saved with a checkpoint."""
+    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+
+
+def load_checkpoint(folder: Path, model, ema: EMA, optimizer: torch.optim.Optimizer, group=None) -> dict:
+    """Put a checkpoint into a model, its running mean and its optimizer; returns the state that was saved with it.
+
+    Raises:
+        ValueError: the checkpoint is of another model, or its files are broken.
+    """
+    state, tensors = read_state(folder), training_state(model, ema, optimizer)
+    _load(folder, tensors, group)
+    for p in model.parameters():
+        optimizer.state[p]["step"].fill_(float(state["step"]))
+    ema.updates = state["ema_updates"]
+    return state
 
 
 def averaged_model(run: Path) -> tuple[Fluid, int]:
@@ -58,31 +157,31 @@ def averaged_model(run: Path) -> tuple[Fluid, int]:
     found = checkpoints(run)
     if not found:
         raise ValueError(f"{run} holds no complete checkpoint; training writes one every save_every steps.")
-    state = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))
+    state = read_state(found[-1])
     model = Fluid(ModelConfig.from_dict(state["model"])).eval()
-    model.load_state_dict(load_file(found[-1] / "ema.safetensors"))
+    _load(found[-1], {f"ema.{name}": p.detach() for name, p in model.named_parameters()})
     return model, state["step"]
 
 
-def load_checkpoint(folder: Path, model, ema: EMA, optimizer: torch.optim.Optimizer) -> dict:
-    """Put a checkpoint into a model, its running mean and its optimizer; returns the state that was saved with it.
+def _load(folder: Path, tensors: dict[str, Tensor], group=None) -> None:
+    """Fill tensors in place, each process the rows that it holds."""
+    reader = HuggingFaceStorageReader(str(folder))
+    try:
+        kept = {name: tuple(facts.size) for name, facts in reader.read_metadata().state_dict_metadata.items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"the checkpoint {folder} cannot be read ({error}); remove it, and the one before it is "
+                         f"taken.") from error
+    for name, t in tensors.items():
+        if kept.get(name) != tuple(t.shape):
+            raise ValueError(f"the checkpoint {folder.name} is of another model: its {name} is "
+                             f"{kept.get(name, 'missing')}, this model's is {tuple(t.shape)}.")
+    with _alone_is_meant():
+        dcp.load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
 
-    Raises:
-        ValueError: the checkpoint is of another model.
-    """
-    weights, parameters = load_file(folder / "model.safetensors"), dict(model.named_parameters())
-    if {k: w.shape for k, w in weights.items()} != {k: p.shape for k, p in parameters.items()}:
-        raise ValueError(f"the checkpoint {folder.name} is of another model: {len(weights)} tensors, this model has "
-                         f"{len(parameters)}, or their shapes differ.")
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    moments = load_file(folder / "optimizer.safetensors")
-    with torch.no_grad():
-        for name, p in parameters.items():
-            p.copy_(weights[name])
-            if f"{name}.{MOMENTS[0]}" in moments:
-                step = torch.tensor(float(state["step"]))
-                optimizer.state[p] = {"step": step, **{m: moments[f"{name}.{m}"].to(p.device) for m in MOMENTS}}
-        for name, mean in load_file(folder / "ema.safetensors").items():
-            ema.weights[name].copy_(mean)
-    ema.updates = state["ema_updates"]
-    return state
+
+@contextmanager
+def _alone_is_meant():
+    """Without DCP's warning that one process is taken to be all there are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield

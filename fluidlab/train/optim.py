@@ -1,11 +1,13 @@
 """AdamW with two groups, the learning rate's schedule, and a running mean of the weights that is warmed up."""
 
 import math
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from fluidlab.config import TrainConfig
+from fluidlab.layers import whole
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -40,7 +42,12 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.updates = decay, 0
+        self.decay = decay
+        self.restart(model)
+
+    def restart(self, model: nn.Module) -> None:
+        """Begin anew with the weights that the model has now."""
+        self.updates = 0
         self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     @torch.no_grad()
@@ -51,10 +58,26 @@ class EMA:
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> nn.Module:
-        """Write the mean into a model (usually a copy) and return it."""
+        """Write the mean into a copy of the model, which is whole, and return it."""
         for name, p in model.named_parameters():
-            p.copy_(self.weights[name])
+            p.copy_(whole(self.weights[name]))
         return model
+
+    @contextmanager
+    def inside(self, model: nn.Module):
+        """For a while the model carries the mean; its own weights wait where the mean was, so no memory is needed."""
+        self._exchange(model)
+        try:
+            yield model
+        finally:
+            self._exchange(model)
+
+    @torch.no_grad()
+    def _exchange(self, model: nn.Module) -> None:
+        for name, p in model.named_parameters():
+            own = p.detach().clone()
+            p.copy_(self.weights[name])
+            self.weights[name].copy_(own)
 
     def tensors(self) -> dict[str, Tensor]:
         return self.weights

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fluidlab.config import ModelConfig
+from fluidlab.layers import fill, fill_normal
 from fluidlab.model.guidance import guide
 from fluidlab.model.heads.denoiser import Denoiser
 from fluidlab.model.noise import Streams
@@ -23,8 +24,12 @@ class ContinuousHead(nn.Module):
         self.token_dim, self.repeats, self.process = config.token_dim, config.head_repeats, process
         self.token_in = nn.Linear(config.token_dim, config.width)
         self.denoiser = Denoiser(config.token_dim, config.width, config.head_width or config.width, config.head_depth)
-        nn.init.normal_(self.token_in.weight, std=config.token_dim ** -0.5)      # unit tokens arrive at unit scale
-        nn.init.zeros_(self.token_in.bias)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        fill_normal(self.token_in.weight, self.token_dim ** -0.5)                # unit tokens arrive at unit scale
+        fill(self.token_in.bias, torch.zeros(self.token_in.bias.shape))
+        self.denoiser.init_weights()
 
     def blank(self, B: int, N: int, device="cpu") -> Tensor:
         return torch.zeros(B, N, self.token_dim, device=device)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluidlab.layers import Norm, fill, init_norm
+
 
 def time_features(t: Tensor, width: int) -> Tensor:
     """Sine and cosine of t (any shape, in 0 .. 1000) at `width` / 2 frequencies: (..., width)."""
@@ -25,7 +27,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 class ResidualLayer(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width)
         self.modulation = nn.Linear(width, 3 * width)
         self.up = nn.Linear(width, width)
         self.down = nn.Linear(width, width)
@@ -54,7 +56,6 @@ class Denoiser(nn.Module):
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation_out = nn.Linear(width, 2 * width)
         self.token_out = nn.Linear(width, token_dim)
-        self.init_weights()
 
     def init_weights(self) -> None:
         """Xavier for what carries signal; zero for every gate and for the output.
@@ -62,12 +63,14 @@ class Denoiser(nn.Module):
         With zero gates each layer begins as the identity, and with a zero output the first loss is the variance of
         the target: 1 for noise, 2 for velocity. Both are tests.
         """
+        silent = {*(layer.modulation for layer in self.layers), self.modulation_out, self.token_out}
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.zeros_(layer.bias)
-        for layer in (*(layer.modulation for layer in self.layers), self.modulation_out, self.token_out):
-            nn.init.zeros_(layer.weight)
+                bound = 0.0 if layer in silent else math.sqrt(6 / (layer.in_features + layer.out_features))
+                fill(layer.weight, torch.empty(layer.weight.shape).uniform_(-bound, bound))
+                fill(layer.bias, torch.zeros(layer.bias.shape))
+        for layer in self.layers:
+            init_norm(layer.norm)
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """x (..., C), t (...) in 0 .. 1000, z (..., D) -> (..., C), float32."""

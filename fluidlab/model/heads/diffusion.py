@@ -21,7 +21,7 @@ def cosine_alphas(num_timesteps: int) -> Tensor:
         return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
     T = num_timesteps
     betas = [min(1 - alpha_bar((i + 1) / T) / alpha_bar(i / T), 0.999) for i in range(T)]
-    return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
+    return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64, device="cpu"), dim=0)
 
 
 class CosineDiffusion:

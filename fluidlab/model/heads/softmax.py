@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluidlab.config import ModelConfig
+from fluidlab.layers import fill_normal
 from fluidlab.model.guidance import guide
 from fluidlab.model.noise import Streams, uniform
 
@@ -21,7 +22,11 @@ class SoftmaxHead(nn.Module):
         super().__init__()
         self.codebook_size = config.codebook_size
         self.scale = config.width ** 0.5
-        self.table = nn.Parameter(torch.randn(config.codebook_size + 1, config.width) * 0.02)
+        self.table = nn.Parameter(torch.empty(config.codebook_size + 1, config.width))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        fill_normal(self.table, 0.02)
 
     def blank(self, B: int, N: int, device="cpu") -> Tensor:
         return torch.full((B, N), self.codebook_size, dtype=torch.long, device=device)

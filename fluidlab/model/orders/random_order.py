@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fluidlab.layers import fill_normal
 from fluidlab.model.noise import Streams, uniform
 
 
@@ -20,7 +21,11 @@ class RandomOrder(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.mask_token = nn.Parameter(torch.empty(width))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        fill_normal(self.mask_token, 0.02)
 
     def targets(self, B: int, N: int, generator: Streams = None, device="cpu") -> Tensor:
         """Hide ceil(N cos(pi u / 2)) tokens with u ~ U(0, 1), mean ratio 2/pi: (B, N) bool, True = to be predicted."""

@@ -7,6 +7,7 @@ seen tokens 0 .. n-1 and nothing else. The last token is therefore never an inpu
 import torch
 from torch import Tensor, nn
 
+from fluidlab.layers import fill_normal
 from fluidlab.model.noise import Streams
 
 
@@ -17,7 +18,11 @@ class RasterOrder(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.start_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.start_token = nn.Parameter(torch.empty(width))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        fill_normal(self.start_token, 0.02)
 
     def targets(self, B: int, N: int, generator: Streams = None, device="cpu") -> Tensor:
         """Every position is predicted in every step: (B, N) bool, all True."""
