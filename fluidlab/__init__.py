@@ -1,5 +1,6 @@
 """fluidlab: rebuild Fluid (arXiv 2410.13863), the text-to-image Transformer with continuous tokens in random order."""
 
+from fluidlab.cli.launch import launch
 from fluidlab.config import ModelConfig, SampleConfig, TrainConfig
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.data.token_cache import TokenCache, write_cache
@@ -20,6 +21,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HEADS", "ORDERS", "SIZES", "EmojiScenes", "Fluid", "FluidPipeline", "ModelConfig", "SampleConfig", "Step",
-    "TokenCache", "TrainConfig", "Trainer", "generate", "inpaint", "load_text_encoder", "load_tokenizer", "preset",
-    "token_mask", "train", "validation_loss", "validator", "write_cache",
+    "TokenCache", "TrainConfig", "Trainer", "generate", "inpaint", "launch", "load_text_encoder", "load_tokenizer",
+    "preset", "token_mask", "train", "validation_loss", "validator", "write_cache",
 ]

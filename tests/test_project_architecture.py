@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "__init__": ANYTHING,
 }
 IMPORTED_BY_NOTHING = {"viz", "checks", "cli"}
+FACES = {"__main__", "__init__"}             # the command and the public names
 OUTSIDE = {"config": set(), "layers": {"torch"}, "presets": set(), "model": {"torch", "safetensors", "numpy", "tqdm"}}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -60,7 +61,7 @@ def refused(path):
         target = inner.split(".")[0]
         allowed = MAY_IMPORT[room]
         by_table = allowed == ANYTHING or any(f"{inner}.".startswith(f"{entry}.") for entry in allowed)
-        closed = target in IMPORTED_BY_NOTHING and room not in (*IMPORTED_BY_NOTHING, "__main__")
+        closed = target in IMPORTED_BY_NOTHING and room not in (*IMPORTED_BY_NOTHING, *FACES)
         if target != room and (closed or not by_table):
             yield name
 

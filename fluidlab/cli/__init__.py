@@ -24,8 +24,7 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -33,6 +32,12 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, FloatingPointError, OSError) as error:
         print(f"fluidlab {args.command}: {error}", file=sys.stderr)
         return 2
+
+
+def run(argv: list[str]) -> int:
+    """Run one command as `main` does, but let its errors reach the caller, as a notebook wants them."""
+    args = build_parser().parse_args(argv)
+    return args.run(args) or 0
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -26,7 +26,11 @@ def write_json(path: Path, values: dict) -> None:
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Written beside and renamed."""
     temporary = path.with_name(path.name + ".part")
-    save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary)
+    try:
+        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary)
+    except SafetensorError as error:                                 # a full disk, for example
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written ({error}).") from error
     os.replace(temporary, path)
 
 

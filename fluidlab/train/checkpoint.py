@@ -18,10 +18,8 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from fluidlab.config import ModelConfig
 from fluidlab.model.files import write_json
@@ -85,8 +83,9 @@ class Checkpoints:
 
     def _write(self, part: Path, tensors: dict[str, Tensor], state: dict) -> None:
         try:
+            import torch.distributed.checkpoint as dcp  # a second, not to be paid by whoever never saves
             with _alone_is_meant():
-                dcp.save(tensors, storage_writer=HuggingFaceStorageWriter(str(part), save_distributed=True),
+                dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(part), save_distributed=True),
                          process_group=self.group, no_dist=self.group is None)
             if self.rank == 0:
                 write_json(part / "state.json", state)
@@ -95,7 +94,7 @@ class Checkpoints:
                 self._forget()
             if self.group is not None:
                 dist.barrier(group=self.group)                 # so that no process reads a name that is not yet there
-        except Exception as error:                             # told to the training by finish()
+        except BaseException as error:                         # DCP's own is one; finish() tells the training
             self._error = error
 
     def _forget(self) -> None:
@@ -165,7 +164,8 @@ def averaged_model(run: Path) -> tuple[Fluid, int]:
 
 def _load(folder: Path, tensors: dict[str, Tensor], group=None) -> None:
     """Fill tensors in place, each process the rows that it holds."""
-    reader = HuggingFaceStorageReader(str(folder))
+    import torch.distributed.checkpoint as dcp
+    reader = dcp.HuggingFaceStorageReader(str(folder))
     try:
         kept = {name: tuple(facts.size) for name, facts in reader.read_metadata().state_dict_metadata.items()}
     except (SafetensorError, OSError) as error:

@@ -14,16 +14,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from fluidlab.config import ModelConfig, TrainConfig
 from fluidlab.model.fluid import Fluid
+
+if TYPE_CHECKING:                   # a second of importing that only several processes need
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import FSDPModule
 
 METHODS = {"order": ("inputs",), "head": ("embed", "loss", "sample")}    # what is called of a part beside `forward`
 
@@ -41,8 +44,8 @@ class World:
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
-    mesh: DeviceMesh | None = None
-    side: dist.ProcessGroup | None = None
+    mesh: "DeviceMesh | None" = None
+    side: "dist.ProcessGroup | None" = None
 
     def micro_batches(self, config: TrainConfig) -> list[range]:
         """The rows of the global batch that this process computes, split into what it computes at once.
@@ -100,12 +103,13 @@ class World:
             dist.destroy_process_group()
 
 
-def shard(model: Fluid, blocks: list[nn.Module], mesh: DeviceMesh, precision: str = "float32") -> None:
+def shard(model: Fluid, blocks: list[nn.Module], mesh: "DeviceMesh", precision: str = "float32") -> None:
     """Split every parameter along its first dimension over the mesh, block by block.
 
     In bf16 weights travel and compute as bf16, gradients are added up in float32, and the state stays float32. Sums
     are sums: what a mean is taken over is the trainer's business, because random masks give each process another count.
     """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if precision == "bf16" else None,
                                   reduce_dtype=torch.float32, cast_forward_inputs=False)
     for part in (*blocks, model.aligner, model.order, model.head, model.backbone):
@@ -120,7 +124,9 @@ def shard(model: Fluid, blocks: list[nn.Module], mesh: DeviceMesh, precision: st
     warnings.filterwarnings("ignore", message=r"FSDP2-wrapped module .* returned a view")
 
 
-def units(model: nn.Module) -> list[FSDPModule]:
+def units(model: nn.Module) -> "list[FSDPModule]":
+    """The parts of a sharded model that are gathered as one."""
+    from torch.distributed.fsdp import FSDPModule
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
@@ -175,6 +181,7 @@ def join(device: torch.device, *, shards: int = 0, timeout: float = 600.0, **ini
     Raises:
         ValueError: the number of processes is not a multiple of shards.
     """
+    from torch.distributed.device_mesh import init_device_mesh
     backend = dist.get_default_backend_for_device(device)
     both = backend if device.type == "cpu" else f"cpu:gloo,{device.type}:{backend}"
     dist.init_process_group(both, timeout=timedelta(seconds=timeout), **init)
