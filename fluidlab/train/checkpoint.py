@@ -78,8 +78,10 @@ class Checkpoints:
             self._thread = None
         error, self._error = self._error, None
         if error is not None:
-            raise OSError(f"a checkpoint in {self.run} could not be written ({error}); the last complete one is "
-                          f"{found[-1].name if (found := checkpoints(self.run)) else 'none'}.") from error
+            [first, *_] = getattr(error, "failures", {None: (error, None)}).values()    # DCP: by rank, with tracebacks
+            found = checkpoints(self.run)
+            raise OSError(f"a checkpoint in {self.run} could not be written ({first[0]}); the last complete one is "
+                          f"{found[-1].name if found else 'none'}.") from error
 
     def _write(self, part: Path, tensors: dict[str, Tensor], state: dict) -> None:
         try:
