@@ -1,0 +1,52 @@
+"""The command of the README over two real processes, started by torchrun."""
+
+import json
+
+import pytest
+
+import fluidlab as fl
+from fluidlab.cli import main
+from fluidlab.train.checkpoint import checkpoints
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("launch") / "cache"
+    assert main(["cache", str(folder), "--num-images", "64", "--tokenizers", "scenes-vae", "--threads", "1"]) == 0
+    return folder
+
+
+def arguments(cache, out, *more):
+    return ["train", "--preset", "nano", "--cache", cache, "--validation", cache, "--validate-images", "64", "--steps",
+            "6", "--batch-size", "8", "--save-every", "3", "--device", "cpu", "--threads", "1", "--out", out, *more]
+
+
+def test_two_processes_of_torchrun_train_as_one_does(cache, tmp_path, capfd):
+    fl.launch(arguments(cache, tmp_path / "one"))
+    alone = capfd.readouterr().out
+    fl.launch(arguments(cache, tmp_path / "two"), processes=2)
+    together = capfd.readouterr().out
+    assert "on cpu" in alone and "on 2 x cpu, 2 shards to a copy, 1 copies" in together
+    assert together.count("step 6 loss") == 1, "one of the two speaks"
+    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+            for name in ("one", "two")]
+    assert [r["step"] for r in logs[1]] == [1, 2, 3, 4, 5, 6]
+    for a, b in zip(*logs, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+    assert logs[1][-1]["val_loss"] == pytest.approx(logs[0][-1]["val_loss"], rel=1e-5)
+    assert len(list(checkpoints(tmp_path / "two")[-1].glob("*.safetensors"))) == 2, "each wrote its shards"
+    assert main(["export", str(tmp_path / "two"), str(tmp_path / "pipe"), "--tokenizer", "scenes-vae"]) == 0
+    assert fl.FluidPipeline.from_pretrained(tmp_path / "pipe")("a cat", seed=0, num_denoising_steps=2).images
+
+
+def test_what_goes_wrong_in_several_processes_reaches_the_caller(cache, tmp_path, capfd):
+    with pytest.raises(ChildProcessError, match="fluidlab train on 2 processes ended with exit code 1"):
+        fl.launch(arguments(cache, tmp_path, "--micro-batch", "3"), processes=2)
+    assert "batch_size must be a multiple of micro_batch, got 8 and 3." in capfd.readouterr().out
+
+
+def test_alone_its_errors_are_the_callers(cache, tmp_path):
+    with pytest.raises(ValueError, match="multiple of micro_batch, got 8 and 3"):
+        fl.launch(arguments(cache, tmp_path, "--micro-batch", "3"))
+    with pytest.raises(ValueError, match="processes must be a whole number at least 1, got 0"):
+        fl.launch(["doctor"], processes=0)
