@@ -6,6 +6,8 @@ VENV   ?= .venv
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
             $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 PY      = $(VENV)/bin/python
+XLA_VENV  ?= .venv-xla
+XLA_TORCH ?= 2.9.0
 STAMP   = $(VENV)/.fluidlab-set-up
 OFFLINE = HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
@@ -22,11 +24,12 @@ endef
 export WANTED HEALTHY
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up course test lab notebooks lint constraints clean
+.PHONY: help set-up course test test-xla lab notebooks lint constraints clean
 
 help:
 	@echo "make course     set up, run every notebook in order, write build/notebooks and build/html"
 	@echo "make test       set up, run every test"
+	@echo "make test-xla   the XLA engine on XLA's own CPU devices, in an environment of its own (7 GB)"
 	@echo "make lab        set up, open JupyterLab on notebooks/"
 	@echo "make notebooks  rebuild notebooks/*.ipynb from notebooks/masters/*.py"
 	@echo "make lint       ruff over everything"
@@ -52,6 +55,18 @@ course: set-up
 
 test: set-up
 	@$(OFFLINE) $(PY) -m pytest -q
+
+# torch_xla fits one version of torch, with its CUDA libraries: 7 GB, so it has an environment of its own.
+test-xla:
+	@if [ -z "$(PYTHON)" ]; then echo "test-xla: no Python 3.11, 3.12 or 3.13 found; name it: make test-xla PYTHON=/path/to/python"; exit 1; fi
+	@if [ ! -f $(XLA_VENV)/.fluidlab-set-up ]; then \
+	  echo "test-xla: a new environment in $(XLA_VENV) with torch $(XLA_TORCH) and torch_xla (5 to 15 minutes, 7 GB)"; \
+	  rm -rf $(XLA_VENV); $(PYTHON) -m venv $(XLA_VENV) || exit 1; \
+	  sed '/^torch==/d' constraints.txt > $(XLA_VENV)/constraints.txt; \
+	  $(XLA_VENV)/bin/pip install --quiet --disable-pip-version-check -c $(XLA_VENV)/constraints.txt \
+	    torch==$(XLA_TORCH) torch_xla==$(XLA_TORCH) pytest -e . || exit 1; \
+	  touch $(XLA_VENV)/.fluidlab-set-up; fi
+	@$(OFFLINE) $(XLA_VENV)/bin/python -m pytest -q tests/xla
 
 lab: set-up
 	@$(PY) -m jupyter lab notebooks

@@ -50,6 +50,7 @@ def add_train(p) -> None:
             p.add_argument(option, type=type(field.default), default=field.default)
     p.add_argument("--init-from", type=Path, help="folder of an exported model whose weights to begin with")
     p.add_argument("--device", help="cpu, cuda ...; default: the accelerator that PyTorch finds")
+    p.add_argument("--engine", default="auto", choices=("auto", "fsdp", "xla"), help="xla: torch_xla, as Colab has it")
     p.add_argument("--timeout", type=float, default=600.0, help="seconds after which a lost process is given up")
     add_threads(p)
 
@@ -97,7 +98,7 @@ def run_train(args) -> None:
         raise ValueError(f"head {args.head!r} needs {TOKEN_KINDS[args.head]} tokens, those of {tokenizer} are "
                          f"{data.kind}.")
     held_out = None if args.validation is None else TokenCache(args.validation, tokenizer)
-    world = start(args.device, shards=config.shards, timeout=args.timeout)
+    world = start(args.device, shards=config.shards, timeout=args.timeout, engine=args.engine)
     try:
         trainer = make_trainer(config, data, held_out, args.preset, world=world, order=args.order, head=args.head,
                                head_repeats=args.head_repeats)

@@ -177,8 +177,18 @@ def _load(folder: Path, tensors: dict[str, Tensor], group=None) -> None:
         if kept.get(name) != tuple(t.shape):
             raise ValueError(f"the checkpoint {folder.name} is of another model: its {name} is "
                              f"{kept.get(name, 'missing')}, this model's is {tuple(t.shape)}.")
+    staged = {name: t if _takes_rows(t) else torch.empty_like(t, device="cpu") for name, t in tensors.items()}
     with _alone_is_meant():
-        dcp.load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
+        dcp.load(staged, storage_reader=reader, process_group=group, no_dist=group is None)
+    with torch.no_grad():
+        for name, t in tensors.items():
+            if staged[name] is not t:
+                t.copy_(staged[name])
+
+
+def _takes_rows(t: Tensor) -> bool:
+    """Whether DCP may write into a tensor; XLA's are no memory that one could write to."""
+    return t.device.type != "xla"
 
 
 @contextmanager

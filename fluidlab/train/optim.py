@@ -10,17 +10,20 @@ from fluidlab.config import TrainConfig
 from fluidlab.layers import whole
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, config: TrainConfig, **options) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101): matrices decay; vectors, positions and embedding tables do not.
 
     Decay pulls towards zero, which is a prior for a linear map and harm for a place or a name.
+
+    Args:
+        options: of `torch.optim.AdamW`, such as the implementation for the device; default fused.
     """
     decay, keep = [], []
     for name, p in model.named_parameters():
         embedding = name.endswith(("positions", "table"))
         (keep if p.ndim < 2 or embedding else decay).append(p)
     groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": keep, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, **(options or {"fused": True}))
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluidlab.config import ModelConfig, TrainConfig
+from fluidlab.config import ModelConfig, TrainConfig, check_choice
 from fluidlab.model.fluid import Fluid
 
 if TYPE_CHECKING:                   # a second of importing that only several processes need
@@ -85,6 +85,24 @@ class World:
             shard(model, blocks, self.mesh, config.precision)
         return model
 
+    def spread(self, tensors) -> None:
+        """Nothing: FSDP2 has made them in shards."""
+
+    def place(self, batch: Tensor) -> Tensor:
+        """A batch on this process's device."""
+        return batch.to(self.device)
+
+    def optimizer_options(self) -> dict:
+        """AdamW's implementation for the device."""
+        return {"fused": True}
+
+    def rate(self, lr: float) -> float | Tensor:
+        """A learning rate as the optimizer takes it."""
+        return lr
+
+    def end_step(self) -> None:
+        """Nothing: operations were carried out when they were called."""
+
     def last_micro_batch(self, model: nn.Module, last: bool) -> None:
         """Gradients are sent around once a step, with its last micro-batch."""
         if self.mesh is not None:
@@ -142,6 +160,7 @@ def build(config: ModelConfig, recipe: TrainConfig, world: World | None = None) 
     world.prepare(model, recipe).to_empty(device=world.device)
     torch.manual_seed(recipe.seed)
     model.init_weights()
+    world.spread(model.parameters())
     return model
 
 
@@ -150,10 +169,12 @@ def find_device() -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def start(device: str | torch.device | None = None, *, shards: int = 0, timeout: float = 600.0) -> World:
+def start(device: str | torch.device | None = None, *, shards: int = 0, timeout: float = 600.0,
+          engine: str = "auto") -> World:
     """The world this process is in: torchrun's, if it was started by it, else its own.
 
     Args:
+        engine: "fsdp", "xla" (torch_xla, one process for all chips), or "auto": xla where it finds a TPU.
         device: "cpu", "cuda" ...; None = the accelerator that is found.
         shards: devices that share one copy of the state; 0 = all.
         timeout: seconds after which a peer that does not answer is given up.
@@ -161,6 +182,10 @@ def start(device: str | torch.device | None = None, *, shards: int = 0, timeout:
     Raises:
         ValueError: the number of processes is not a multiple of shards.
     """
+    check_choice("engine", engine, ("auto", "fsdp", "xla"))
+    from fluidlab.train.xla import has_tpu, start_xla
+    if engine == "xla" or engine == "auto" and device is None and has_tpu():
+        return start_xla()
     device = find_device() if device is None else torch.device(device)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:

@@ -57,7 +57,9 @@ class Trainer:
         self.model, self.data, self.config, self.validate = model, data, config, validate
         self.world = world or World(device=next(model.parameters()).device)
         self.micro_batches = self.world.micro_batches(config)
-        self.optimizer, self.ema, self.done = make_optimizer(model, config), EMA(model, config.ema_decay), 0
+        self.optimizer = make_optimizer(model, config, **self.world.optimizer_options())
+        self.ema, self.done = EMA(model, config.ema_decay), 0
+        self.world.spread(self.ema.tensors().values())
         self.stop_asked, self._all_stop = False, False
         self._best = math.inf
 
@@ -73,7 +75,7 @@ class Trainer:
         start, c = time.perf_counter(), self.config
         lr = learning_rate(c, self.done)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self.world.rate(lr)
         most = c.batch_size * self.model.config.seq_len                     # tokens of the batch, predicted or not
         total = torch.tensor([0.0, 0.0, float(self.stop_asked)], device=self.world.device)
         for rows in self.micro_batches:
@@ -94,6 +96,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model)
+        self.world.end_step()
         self.done += 1
         return Record(self.done, value, lr, norm, c.batch_size / (time.perf_counter() - start))
 
@@ -102,7 +105,8 @@ class Trainer:
         c, device = self.config, self.world.device
         streams = image_streams(c.seed, step, rows)
         mine = () if len(rows) == c.batch_size else (rows,)
-        tokens, features, mask = (t.to(device) for t in self.data.batch(step, c.batch_size, c.seed, *mine))
+        batch = self.data.batch(step, c.batch_size, c.seed, *mine)
+        tokens, features, mask = (self.world.place(t) for t in batch)
         keep = uniform((len(rows), 1), streams, device) >= c.text_dropout                  # (b, 1)
         self.model.train()
         with autocast(device, c.precision):
@@ -143,5 +147,6 @@ class Trainer:
         if found:
             state = load_checkpoint(found[-1], self.model, self.ema, self.optimizer, self.world.side)
             self.done = state["step"]
+            self.world.spread(training_state(self.model, self.ema, self.optimizer).values())
             self._best = min((loss for p in found if (loss := read_state(p)["val_loss"]) is not None), default=math.inf)
         return self.done
