@@ -49,7 +49,7 @@ def main() -> None:
     losses = [trainer.step().loss for _ in range(trainer.done, args.stop)]
     if args.run is not None:
         trainer.save(args.run)
-    facts = of_xla(trainer) if args.devices else {}                 # before the mean below is computed, in more programs
+    facts = of_xla(trainer) if args.devices else {}                 # before the mean below makes more programs
     mean = sum(p.double().abs().sum().item() for p in trainer.averaged().cpu().parameters())
     print(json.dumps({"losses": losses, "mean": mean, **facts}))
 
