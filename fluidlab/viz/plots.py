@@ -61,7 +61,7 @@ def few_ticks(low: float, high: float, most: int = 4) -> list[float]:
         scale = 10 if digits[0] == 10 else 1
         ticks = [d / scale * 10.0 ** k for k in decades for d in digits if low <= d / scale * 10.0 ** k <= high]
         apart = min((math.log(b / a) for a, b in zip(ticks, ticks[1:], strict=False)), default=math.inf)
-        if len(ticks) <= most and apart > math.log(high / low) / (most + 2):
+        if len(ticks) <= most and apart > math.log(high / low) / most:
             return [float(f"{tick:.6g}") for tick in ticks]
     return [float(f"{math.sqrt(low * high):.2g}")]
 
