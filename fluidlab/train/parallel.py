@@ -75,12 +75,12 @@ class World:
     def prepare(self, model: Fluid, config: TrainConfig) -> Fluid:
         """Recompute, compile and shard in place, as the recipe says; the model's names and shapes stay."""
         blocks = [*model.aligner.blocks, *model.backbone.blocks]
+        if config.compile:
+            for block in blocks:
+                block.forward = torch.compile(block.forward)
         if config.checkpointing:
             for block in model.backbone.blocks:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        if config.compile:
-            for block in blocks:
-                block.compile()
         if self.mesh is not None:
             shard(model, blocks, self.mesh, config.precision)
         return model
