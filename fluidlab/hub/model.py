@@ -87,7 +87,7 @@ class FluidModel(Fluid, ModelMixin, ConfigMixin):
         Args:
             subfolder: of the folder.  torch_dtype: float32 or bfloat16.  download: of `find_folder`.
         """
-        folder = find_folder(name, needs="config.json", **download) / subfolder
+        folder = find_folder(name, needs=str(Path(subfolder, "config.json")), **download) / subfolder
         return cls.of(load_weights(folder)).to(check_dtype(torch_dtype))
 
     def save_pretrained(self, folder: str | Path, safe_serialization: bool = True, variant: str | None = None) -> None:

@@ -63,7 +63,7 @@ def _not_found(name, error: Exception) -> ValueError:
 
 
 def _is_whole(folder: Path, needs: str) -> bool:
-    files = [needs, "config.json", "model.safetensors"]
+    files = [needs, str(Path(needs).with_name("model.safetensors"))]
     if (folder / INDEX).is_file():
         files += read_index(folder)["sha256"]
     return all((folder / file).is_file() for file in files)

@@ -172,7 +172,8 @@ def _stops(known: list[int], length: int, side: int) -> list[tuple[int, int]]:
     """Along one axis: (how many moves from the picture, where the canvas begins), near ones first."""
     begin, end, half, last = known[0], known[-1] + 1, max(1, side // 2), length - side
     over = range(begin, max(begin + 1, end - side + half), half)
-    ways = (enumerate(range(end - half, last + half, half), 1), enumerate(range(begin - half, -half, -half), 1))
+    ways = (enumerate(range(min(end - half, last), last + half, half), 1),
+            enumerate(range(max(begin - half, 0), -half, -half), 1))
     stops = [*((0, start) for start in over), *(stop for way in ways for stop in way)]
     return [(far, max(0, min(start, last))) for far, start in stops]
 
