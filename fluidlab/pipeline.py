@@ -64,13 +64,14 @@ class FluidPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, name: str | Path, *, torch_dtype: torch.dtype | None = None,
                         dtype: torch.dtype | None = None, use_safetensors: bool = True, verify: bool = True,
-                        model: Fluid | None = None, tokenizer=None, text_encoder=None, **download) -> "FluidPipeline":
+                        model: Fluid | None = None, tokenizer=None, text_encoder=None, defaults: dict | None = None,
+                        **download) -> "FluidPipeline":
         """A pipeline by shipped name ("random-diffusion-mini"), folder or Hub id ("owner/name").
 
         Args:
             torch_dtype, dtype: float32 or bfloat16, as in `to`.  use_safetensors: only True.
             verify: compare the weights with the sums that they were saved with.
-            model, tokenizer, text_encoder: used in place of the folder's own.
+            model, tokenizer, text_encoder, defaults: used in place of the folder's own.
             download: revision, cache_dir, token, force_download, local_files_only, for a Hub id.
 
         Raises:
@@ -82,7 +83,7 @@ class FluidPipeline(DiffusionPipeline):
         dtype, folder = check_dtype(dtype or torch_dtype), find_folder(name, **download)
         given = {"model": model, "tokenizer": tokenizer, "text_encoder": text_encoder}
         parts = load_parts(folder, {name: part for name, part in given.items() if part is not None}, verify)
-        pipe = cls(**parts, defaults=read_index(folder)["defaults"])
+        pipe = cls(**parts, defaults=read_index(folder)["defaults"] if defaults is None else defaults)
         pipe.training_facts = read_training(folder)
         return pipe.to(dtype)
 

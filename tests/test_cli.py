@@ -93,8 +93,12 @@ def test_a_stopped_training_resumes_to_the_same_losses(cache, tmp_path, capsys, 
 def test_a_run_becomes_a_pipeline_only_with_the_parts_it_was_trained_with(cache, tmp_path, capsys):
     run, out, results = tmp_path / "run", tmp_path / "pipe", tmp_path / "results.csv"
     assert main(["train", "--cache", str(cache), "--out", str(run), *SHORT]) == 0
-    assert main(["export", str(run), str(out), "--tokenizer", "scenes-vae", "--results", str(results)]) == 0
+    command = ["export", str(run), str(out), "--tokenizer", "scenes-vae", "--results", str(results)]
+    assert main([*command, "--temperature", "11"]) == 2
+    assert "temperature must be a number from 0 to 10, got 11.0" in capsys.readouterr().err and not out.exists()
+    assert main([*command, "--guidance-scale", "2"]) == 0
     assert "random + diffusion, 64 images seen" in capsys.readouterr().out
+    assert FluidPipeline.from_pretrained(out).config.defaults == {"guidance_scale": 2.0}
     drawn = FluidPipeline.from_pretrained(out)("a photo of a cat", seed=0, num_denoising_steps=2).images[0]
     assert drawn.size == (64, 64)
     facts = json.loads((out / "training.json").read_text())

@@ -262,6 +262,8 @@ class TestDefaults:
         assert torch.equal(ours, theirs)
         again = FluidPipeline.from_pretrained(own.save_pretrained(tmp_path / "own"))
         assert again.config.defaults == asked and torch.equal(again(CAT, **QUICK).tokens, own(CAT, **QUICK).tokens)
+        without = FluidPipeline.from_pretrained(tmp_path / "own", defaults={})
+        assert torch.equal(without(CAT, **QUICK).tokens, plain(CAT, **QUICK).tokens)
 
     def test_impossible_ones_are_refused(self):
         with pytest.raises(ValueError, match="temperature must be a number from 0 to 10, got 11"):

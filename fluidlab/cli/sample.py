@@ -91,7 +91,7 @@ def _draw(args, seeds: list[int]) -> tuple[list, list[dict]]:
     from fluidlab.viz.studio import heard
     asked = {name: value for name, value in vars(args).items() if name in SETTINGS}
     SampleConfig(**asked)                                                       # refused before a model is read
-    pixels, rows = [], []
+    pixels, rows, told = [], [], set()
     for name in args.model:
         pipe = FluidPipeline.from_pretrained(name, dtype=getattr(torch, args.dtype)).to(_device(args.device))
         settings = SampleConfig(**{**pipe.config.defaults, **asked}).to_dict()
@@ -99,8 +99,9 @@ def _draw(args, seeds: list[int]) -> tuple[list, list[dict]]:
             output, notes = heard(lambda pipe=pipe, prompt=prompt: pipe([prompt] * len(seeds), seed=seeds, **asked))
             pixels += output.pixels.cpu().unbind()
             rows.append({"model": name, "prompt": prompt, **settings})
-            for note in notes:
+            for note in notes if prompt not in told else ():
                 print(f"fluidlab sample: {note}", file=sys.stderr)
+            told.add(prompt)
     return pixels, rows
 
 
