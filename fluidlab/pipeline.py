@@ -52,7 +52,7 @@ class FluidPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "text_encoder->model->tokenizer"
     _callback_tensor_inputs = ["tokens", "unknown", "positions"]
 
-    def __init__(self, model: Fluid, tokenizer, text_encoder, defaults: dict | None = None):
+    def __init__(self, model: Fluid | FluidModel, tokenizer, text_encoder, defaults: dict | None = None):
         super().__init__()
         _check_fit(model.config, tokenizer, text_encoder)
         SampleConfig.from_dict(defaults or {})
@@ -86,6 +86,11 @@ class FluidPipeline(DiffusionPipeline):
         pipe = cls(**parts, defaults=read_index(folder)["defaults"] if defaults is None else defaults)
         pipe.training_facts = read_training(folder)
         return pipe.to(dtype)
+
+    @classmethod
+    def download(cls, name: str | Path, **options) -> Path:
+        """The folder that `from_pretrained` would read; options as there."""
+        return find_folder(name, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32, *,
                         safe_serialization: bool = True, variant: str | None = None, push_to_hub: bool = False,

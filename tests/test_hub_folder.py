@@ -13,6 +13,7 @@ from helpers import variant
 
 from fluidlab.config import data_dir
 from fluidlab.data.token_cache import tokens_fingerprint
+from fluidlab.hub.card import pipeline_card
 from fluidlab.hub.folder import read_index
 from fluidlab.hub.remote import WANTED, find_folder
 from fluidlab.pipeline import FluidPipeline
@@ -161,6 +162,16 @@ def test_rounded_to_bf16_and_saved_it_is_loaded_again(folder, tmp_path):
     assert torch.equal(a.tokens, b.tokens) and torch.equal(a.pixels, b.pixels)
 
 
+def test_the_card_says_what_is_recorded_of_the_training():
+    pipe = pipeline()
+    training = {"steps": 2000, "train": {"batch_size": 64, "precision": "bf16", "seed": 3}, "command": "fluidlab train",
+                "data": {"images": 9, "source": {"scenes": "train", "image_size": 64}}}
+    body = pipeline_card("mine", pipe.model, pipe.tokenizer, pipe.text_encoder, defaults={}, training=training)
+    for said in ("- 2,000 steps of 64 images, precision bf16, seed 3.", "- Data: scenes train, image_size 64.",
+                 "- Command: `fluidlab train` (commit unknown, torch unknown).", "No settings are recommended"):
+        assert said in body
+
+
 def front_matter(card):
     _, yaml_text, body = card.split("---\n", 2)
     return yaml.safe_load(yaml_text), body
@@ -222,7 +233,7 @@ class TestFromTheHub:
         assert find_folder("ada/fluid") == whole
         assert asked[1]["allow_patterns"] == WANTED and not asked[1]["local_files_only"]
         asked.clear()
-        assert find_folder("ada/fluid", force_download=True) == whole and len(asked) == 1
+        assert FluidPipeline.download("ada/fluid", force_download=True) == whole and len(asked) == 1
 
     def test_no_pattern_fetches_a_pickle_or_code(self):
         files = ["model.safetensors", "model.bin", "text_encoder/pytorch_model.bin", "pipeline.py", "a/b.pkl", "x.pt"]

@@ -36,6 +36,8 @@ def test_the_components_are_the_three_parts():
     assert pipe.device == torch.device("cpu") and pipe.dtype == torch.float32 and pipe.parameters == {"defaults": {}}
     twin = FluidPipeline(**pipe.components, defaults={"temperature": 0.5})
     assert twin.model is pipe.model and twin.config.defaults == {"temperature": 0.5}
+    third = FluidPipeline.from_pipe(twin)
+    assert third.model is pipe.model and third.config.defaults == {"temperature": 0.5}
 
 
 def test_diffusers_own_class_does_not_know_this_one(tmp_path):

@@ -73,7 +73,7 @@ def _training(training: dict | None) -> list[str]:
         lines.append(f"- {training['steps']:,} steps of {train['batch_size']} images, precision "
                      f"{train.get('precision', 'unknown')}, seed {train.get('seed', 'unknown')}.")
     source = training.get("data", {}).get("source")
-    lines += [f"- Data: {source}."] if source else []
+    lines += [f"- Data: {', '.join(f'{key} {value}' for key, value in source.items())}."] if source else []
     if "command" in training:
         lines.append(f"- Command: `{training['command']}` (commit {training.get('commit', 'unknown')}, torch "
                      f"{training.get('torch', 'unknown')}).")
