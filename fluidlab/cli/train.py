@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fluidlab.cli.options import add_source, add_threads, use_threads
+from fluidlab.cli.options import add_source, add_threads, given, use_threads
 
 
 def add_cache(p) -> None:
@@ -125,6 +125,8 @@ def add_export(p) -> None:
     p.add_argument("out", type=Path, help="folder to write, for `FluidPipeline.from_pretrained`")
     p.add_argument("--tokenizer", required=True, help="shipped name or folder of the tokenizer it was trained on")
     p.add_argument("--text-encoder", default="scenes-t5")
+    p.add_argument("--guidance-scale", type=float, help="what the pipeline recommends and uses by itself")
+    p.add_argument("--temperature", type=float, help="what the pipeline recommends and uses by itself")
     p.add_argument("--results", type=Path, help="add the run's loss curve to this results.csv")
 
 
@@ -134,13 +136,15 @@ def run_export(args) -> None:
 
     import torch
 
-    from fluidlab.config import TrainConfig
+    from fluidlab.config import SampleConfig, TrainConfig
     from fluidlab.data.token_cache import tokens_fingerprint
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.model.files import save_model, write_json
     from fluidlab.text import load_text_encoder
     from fluidlab.tokenizer import load_tokenizer
     from fluidlab.train.checkpoint import averaged_model
+    defaults = given(guidance_scale=args.guidance_scale, temperature=args.temperature)
+    SampleConfig(**defaults)
     model, steps = averaged_model(args.trained)
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
@@ -151,7 +155,8 @@ def run_export(args) -> None:
             raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "
                              f"{made_with[:12]}, it has {found[part][:12]}.")
     save_model(model, args.out, dtype=torch.float16)
-    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder})
+    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder,
+                                            **({"defaults": defaults} if defaults else {})})
     write_json(args.out / "training.json", {**facts, "steps": steps, "images": steps * config.batch_size})
     if args.results is not None:
         log = [json.loads(line) for line in (args.trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
