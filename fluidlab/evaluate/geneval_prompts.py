@@ -3,7 +3,7 @@
 The published list is what 580 random draws of NumPy's generator with seed 43 leave when duplicates are dropped: all 80
 classes alone, then 100 draws of each of the other five tasks. The same draws in the same order are made here, so the
 prompts are the published ones, word by word and slip by slip ("four knifes", "a skis"), and no file has to be carried.
-What to notice: chance comes from NumPy here and nowhere else in the package, because NumPy's draws define the list.
+What to notice: chance comes from NumPy here and not from a torch.Generator, because NumPy's draws define the list.
 """
 
 import json
