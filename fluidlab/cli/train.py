@@ -12,7 +12,7 @@ def add_cache(p) -> None:
     p.add_argument("--text-encoder", default="scenes-t5")
     p.add_argument("--batch-size", type=int, default=256)
     p.add_argument("--shard-size", type=int, default=8192, help="images in each file")
-    p.add_argument("--part", type=int, default=0, help="of --parts processes that write one cache, which this is: from 0")
+    p.add_argument("--part", type=int, default=0, help="which of --parts writing processes this is, from 0")
     p.add_argument("--parts", type=int, default=1)
     p.add_argument("--measure", action="store_true", help="write nothing: how many images a second are read from it?")
     p.add_argument("--stream", action="store_true", help="measure as a stream, as an address is always read")
@@ -41,15 +41,16 @@ def run_cache(args) -> None:
 
 
 def measure_cache(args, seconds: float = 2.0) -> None:
-    """Images a second for each tokenizer of a cache, in batches of 32, 128 and 512; no model takes part."""
-    from fluidlab.data.prefetch import images_per_second
+    """Images a second for each tokenizer of a cache, in batches of 32, 128 and 512, on --threads; no model."""
+    from fluidlab.data.prefetch import throughput
     from fluidlab.data.streaming import is_url
     from fluidlab.data.token_cache import TokenCache, read_manifest
     for name in read_manifest(args.folder)["tokenizers"]:
         data = TokenCache(args.folder, name, stream=args.stream or is_url(args.folder), window=args.window)
         for batch_size in (32, 128, 512):
-            rate = images_per_second(data, batch_size, seconds)
-            print(f"{name} batch_size {batch_size} images/s {rate:.0f}", flush=True)
+            rate, of_a_core = throughput(data, batch_size, seconds)
+            print(f"{name} batch_size {batch_size} images/s {rate:.0f} ({of_a_core:.0f} in a second of one core)",
+                  flush=True)
         data.close()
 
 

@@ -160,18 +160,19 @@ class TokenCache:
         """Tokens (B, N, C) float or (B, N) long, features (B, S, E) float32, mask (B, S); S is the cache's longest."""
         indices = np.fromiter(indices, np.int64, len(indices))
         B, S = len(indices), max(self.max_length, 1)
-        tokens, features, lengths = None, np.zeros((B * S, self.text_dim), np.float16), np.zeros(B, np.int64)
+        tokens, features, lengths = None, np.zeros((B, S, self.text_dim), np.float16), np.zeros(B, np.int64)
         for shard, places, rows in self._by_shard(indices):
             if tokens is None:
                 tokens = np.empty((B, *shard.tokens.shape[1:]), shard.tokens.dtype)
             tokens[places] = shard.tokens[rows]
-            starts, ends = shard.starts[rows].astype(np.int64), shard.starts[rows + 1].astype(np.int64)
+            starts, ends = shard.starts[rows], shard.starts[rows + 1]
             lengths[places] = ends - starts
-            features[_runs(places * S, ends - starts)] = shard.text[_runs(starts, ends - starts)]
+            for place, start, end in zip(places.tolist(), starts.tolist(), ends.tolist(), strict=True):
+                features[place, :end - start] = shard.text[start:end]       # faster than one index of all, measured
         mask = np.arange(S) < lengths[:, None]                                             # (B, S)
         tokens = torch.from_numpy(tokens)
         tokens = tokens.float() if self.kind == "continuous" else tokens.long()
-        return tokens, torch.from_numpy(features).float().view(B, S, -1), torch.from_numpy(mask)
+        return tokens, torch.from_numpy(features).float(), torch.from_numpy(mask)
 
     def _by_shard(self, indices: np.ndarray):
         """Each shard that holds some of the rows, with their places and their row numbers in it.
@@ -179,11 +180,11 @@ class TokenCache:
         Shards come as their rows do, so a stream is done with one window before it begins the next.
         """
         homes = self._homes(indices)
-        shards, first_place = np.unique(homes, return_index=True)
         order = np.argsort(homes, kind="stable")
-        groups = np.split(order, np.searchsorted(homes[order], shards[1:]))
-        for group in np.argsort(first_place):
-            k, places = int(shards[group]), groups[group]
+        ends = np.flatnonzero(np.diff(homes[order], append=-1)) + 1                        # (shards that are needed,)
+        groups = [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        for places in sorted(groups, key=lambda places: places[0]):
+            k = int(homes[places[0]])
             yield self._shards[k], places, indices[places] - self._first[k]
 
     def batch(self, step: int, batch_size: int, seed: int = 0,
@@ -205,9 +206,3 @@ class TokenCache:
         """Remove what a stream keeps on disk; a folder has nothing to close."""
         if isinstance(self._shards, ShardStream):
             self._shards.close()
-
-
-def _runs(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """start, start + 1, ... of every run, `length` numbers each, one behind the other."""
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - ends + lengths, lengths) + np.arange(ends[-1])
