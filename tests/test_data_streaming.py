@@ -84,6 +84,56 @@ def test_it_resumes_in_the_middle_of_an_epoch_with_that_windows_shards_alone(mem
     assert all(same(again.batch(step, 10, seed=2), whole[step]) for step in range(10, 14))
 
 
+def settled(stream):
+    """Wait until all that is fetched ahead has come, or failed."""
+    for shard in list(stream._shards._kept.values()):
+        shard.exception()
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_the_next_windows_shards_come_before_they_are_needed(folder, memory, fetched, ahead):
+    stream, mapped = TokenCache("memory://stored", "vq", stream=True, window=2, ahead=ahead), TokenCache(folder, "vq",
+                                                                                                         window=2)
+    fetched.clear()
+    late, before = [], 0
+    for step in range(21):                                                       # three epochs of three windows
+        needed = {int(k) for k in mapped._homes(mapped.batch(step, 10, seed=2)[0][:, 0].numpy())}
+        late.append(len(needed - set(stream._shards._kept)))
+        assert same(stream.batch(step, 10, seed=2), mapped.batch(step, 10, seed=2))
+        settled(stream)
+        on_disk = {int(p.stem) for p in stream._shards.folder.rglob("*.arrow")}
+        assert on_disk == set(stream._shards._kept) and len(on_disk) <= 2 + ahead
+        before = max(before, len(on_disk))
+    assert late[0] == 2 and before == 2 + ahead
+    assert sum(late[1:]) == (0 if ahead == 2 else late[1:].count(1)) and max(late[1:]) == 2 - ahead
+    assert len(fetched) <= 3 * 6 + ahead, "a shard that was fetched ahead was fetched again"
+
+
+def test_a_failure_ahead_reaches_who_needs_the_shard(folder, memory, no_waiting):
+    stream, mapped = TokenCache("memory://stored", "vq", stream=True, window=2, ahead=2), TokenCache(folder, "vq",
+                                                                                                     window=2)
+    stream.batch(0, 8, seed=2)
+    settled(stream)
+    broken = int(stream._shuffle.shards_around(2, 0, 24)[1][0])                  # two windows on
+    name = f"/stored/shards/{broken:05d}.arrow"
+    content = memory.cat_file(name)
+    memory.rm(name)
+    with pytest.raises(ValueError, match=f"memory:/{name} could not be read"):
+        for step in range(9):
+            assert same(stream.batch(step, 8, seed=2), mapped.batch(step, 8, seed=2))
+    assert step > 2
+    memory.pipe_file(name, content)
+    assert same(stream.batch(step, 8, seed=2), mapped.batch(step, 8, seed=2))
+    threads = list(stream._shards._threads._threads)
+    stream.close()
+    assert threads and not any(t.is_alive() for t in threads)
+
+
+def test_ahead_is_for_streams_and_no_more_than_a_window(folder):
+    with pytest.raises(ValueError, match="ahead must be a whole number from 0 to 2, got 3"):
+        TokenCache(folder, "vq", stream=True, window=2, ahead=3)
+
+
 def test_views_outlive_their_shard(memory):
     stream = TokenCache("memory://stored", "vq", stream=True, window=1)
     tokens, _ = stream[3]

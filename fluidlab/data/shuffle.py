@@ -52,17 +52,27 @@ class WindowShuffle:
             rows[here] = self._mixed((seed, epoch, int(w)), windows[w], seeds[w])[order[here] - begin]
         return rows
 
+    def shards_around(self, seed: int, epoch: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+        """The shards of a place's window, and those of the next window, be it of the next epoch."""
+        windows, ends, _ = self._plan(seed, epoch)
+        now = int(np.searchsorted(ends, place, side="right"))
+        following = windows[now + 1] if now + 1 < len(windows) else self._made_plan(seed, epoch + 1)[0][0]
+        return windows[now], following
+
     def _plan(self, seed: int, epoch: int) -> tuple:
-        """An epoch's windows of shards, the place behind each, and the seed of each."""
+        """An epoch's windows of shards, the place behind each, and the seed of each; the last epoch is remembered."""
         key, plan = self._epoch
         if key != (seed, epoch):
-            g = epoch_generator(seed, epoch)
-            shards = torch.randperm(len(self.sizes), generator=g).numpy()
-            windows = [shards[i:i + self.window] for i in range(0, len(shards), self.window)]
-            ends = np.cumsum([self.sizes[w].sum() for w in windows])
-            plan = windows, ends, torch.randint(2 ** 62, (len(windows),), generator=g).tolist()
+            plan = self._made_plan(seed, epoch)
             self._epoch = ((seed, epoch), plan)
         return plan
+
+    def _made_plan(self, seed: int, epoch: int) -> tuple:
+        g = epoch_generator(seed, epoch)
+        shards = torch.randperm(len(self.sizes), generator=g).numpy()
+        windows = [shards[i:i + self.window] for i in range(0, len(shards), self.window)]
+        ends = np.cumsum([self.sizes[w].sum() for w in windows])
+        return windows, ends, torch.randint(2 ** 62, (len(windows),), generator=g).tolist()
 
     def _mixed(self, key: tuple, shards: np.ndarray, seed: int) -> np.ndarray:
         """The rows of a window's shards in their order; the last two windows are remembered."""

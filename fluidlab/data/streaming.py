@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from fluidlab.data.shards import MANIFEST, SHARDS, Shard, open_batch, sha256, shard_path, views
@@ -73,31 +74,69 @@ def remote_manifest(url: str) -> dict:
 
 
 class ShardStream:
-    """The shards of a cache at an address, as `stream[k]`; the `window` last used ones lie on disk, memory-mapped.
+    """The shards of a cache at an address, as `stream[k]`; the last used ones lie on disk, memory-mapped.
 
     Args:
-        url: of the cache.  manifest: its own.  tokenizer: whose tokens.  window: at least 1.
+        url: of the cache.  manifest: its own.  tokenizer: whose tokens.
+        window: shards on disk, at least 1.  ahead: so many more, fetched in threads before they are needed.
     """
 
-    def __init__(self, url: str, manifest: dict, tokenizer: str, window: int):
-        self.url, self.manifest, self.tokenizer, self.window = url.rstrip("/"), manifest, tokenizer, window
+    def __init__(self, url: str, manifest: dict, tokenizer: str, window: int, ahead: int = 0):
+        self.url, self.manifest, self.tokenizer = url.rstrip("/"), manifest, tokenizer
+        self.room, self.ahead = window + ahead, ahead
         self._fs, path = file_system(url)
         self._path = path.rstrip("/")
-        self._kept: OrderedDict[int, Shard] = OrderedDict()
+        self._kept: OrderedDict[int, Future] = OrderedDict()            # the one used longest ago comes first
+        self._expected, self._batch = set(), set()                      # shards to spare: of the window, of the batch
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(max(1, min(ahead, 4)), thread_name_prefix="fluidlab-stream")
         self._scratch = tempfile.TemporaryDirectory(prefix="fluidlab-stream-")     # removed with this object
         self.folder = Path(self._scratch.name)
         (self.folder / SHARDS).mkdir()
 
     def __getitem__(self, index: int) -> Shard:
         with self._lock:
-            if index not in self._kept:
-                while len(self._kept) >= self.window:
-                    oldest, _ = self._kept.popitem(last=False)
-                    shard_path(self.folder, oldest).unlink()            # views still in use stay valid
-                self._kept[index] = self._fetched(index)
+            shard = self._asked(index)
             self._kept.move_to_end(index)
-            return self._kept[index]
+        try:
+            return shard.result()
+        except BaseException:
+            with self._lock:
+                if self._kept.get(index) is shard:
+                    del self._kept[index]                               # the next time it is fetched anew
+            raise
+
+    def in_turn(self, shards: list[int]):
+        """The shards that a batch needs, one by one; each is done with when the next is asked for."""
+        for place, k in enumerate(shards):
+            self._batch = set(shards[place:])
+            yield self[k]
+        self._batch = set()
+
+    def expect(self, now, following=()) -> None:
+        """Keep the window that is read now, and begin to fetch `ahead` shards of the following; returns at once."""
+        with self._lock:
+            following = [int(k) for k in following[:self.ahead]]
+            self._expected = {*map(int, now), *following}
+            for k in following:
+                self._asked(k)
+
+    def _asked(self, index: int) -> Future:
+        if index not in self._kept:
+            while len(self._kept) >= self.room:
+                self._make_room()
+            self._kept[index] = self._threads.submit(self._fetched, index)
+        return self._kept[index]
+
+    def _make_room(self) -> None:
+        """Remove the shard used longest ago that neither batch nor window needs; else one that the batch does not."""
+        for spared in (self._batch | self._expected, self._batch, ()):
+            oldest = next((k for k in self._kept if k not in spared), None)
+            if oldest is not None:
+                break
+        shard = self._kept.pop(oldest)
+        if not shard.cancel() and shard.exception() is None:            # views still in use stay valid
+            shard_path(self.folder, oldest).unlink()
 
     def _fetched(self, index: int) -> Shard:
         local, facts = shard_path(self.folder, index), self.manifest["shards"][index]
@@ -112,7 +151,7 @@ class ShardStream:
                      self.manifest["text"]["dim"])
 
     def close(self) -> None:
-        """Forget all shards and remove the folder they lay in."""
-        with self._lock:
-            self._kept.clear()
-            self._scratch.cleanup()
+        """Forget all shards, end the threads and remove the folder they lay in."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._kept.clear()
+        self._scratch.cleanup()

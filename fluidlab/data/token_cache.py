@@ -72,6 +72,8 @@ class TokenCache:
         tokenizer: which of its tokens to read; may be left out when there is only one.
         stream: fetch shards when they are needed and keep the window's on disk, instead of memory-mapping all.
         window: mix the rows of so many shards at a time, instead of all rows; a stream's default is 4.
+        ahead: shards of the next window that a stream fetches in threads meanwhile, and keeps on disk besides: 0 is
+            least disk and a stop at every window's end, `window` is no stop if the connection is as fast as training.
 
     Raises:
         ValueError: there is no complete cache, it has no such tokenizer, a shard is missing, cut short or another's,
@@ -79,12 +81,13 @@ class TokenCache:
     """
 
     def __init__(self, folder: str | Path, tokenizer: str | None = None, *, stream: bool = False,
-                 window: int | None = None):
+                 window: int | None = None, ahead: int = 0):
         if is_url(folder) and not stream:
             raise ValueError(f"{folder} is an address, which is read with stream=True; got stream=False.")
         window = WINDOW if stream and window is None else window
         if window is not None:
             check_range("window", window, 1, kind=int)
+            check_range("ahead", ahead, 0, window if stream else 0, kind=int)
         self.place, self.window = folder, window
         self.manifest = remote_manifest(str(folder)) if stream else read_manifest(folder)
         names = tuple(self.manifest["tokenizers"])
@@ -95,15 +98,13 @@ class TokenCache:
         self.tokenizer, self.kind = tokenizer, self.manifest["tokenizers"][tokenizer]["kind"]
         self.text_dim, self.max_length = self.manifest["text"]["dim"], self.manifest["max_length"]
         if stream:
-            self._shards, sizes = ShardStream(str(folder), self.manifest, tokenizer, window), self._shard_rows()
+            self._shards = ShardStream(str(folder), self.manifest, tokenizer, window, ahead)
+            sizes = [facts["rows"] for facts in self.manifest["shards"]]
         else:
             self._shards = [views(batch, tokenizer, self.text_dim) for batch in self._batches(Path(folder))]
             sizes = [len(shard.tokens) for shard in self._shards]
         self._first = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])              # (shards + 1,)
         self._shuffle = FullShuffle(len(self)) if window is None else WindowShuffle(sizes, window)
-
-    def _shard_rows(self) -> list[int]:
-        return [facts["rows"] for facts in self.manifest["shards"]]
 
     def _batches(self, folder: Path) -> list:
         """The memory-mapped record batches, one a shard; of the layout without shards, those of `datasets`."""
@@ -183,9 +184,12 @@ class TokenCache:
         order = np.argsort(homes, kind="stable")
         ends = np.flatnonzero(np.diff(homes[order], append=-1)) + 1                        # (shards that are needed,)
         groups = [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        for places in sorted(groups, key=lambda places: places[0]):
-            k = int(homes[places[0]])
-            yield self._shards[k], places, indices[places] - self._first[k]
+        groups.sort(key=lambda places: places[0])
+        needed = [int(homes[places[0]]) for places in groups]
+        streamed = isinstance(self._shards, ShardStream)
+        shards = self._shards.in_turn(needed) if streamed else map(self._shards.__getitem__, needed)
+        for shard, k, places in zip(shards, needed, groups, strict=True):
+            yield shard, places, indices[places] - self._first[k]
 
     def batch(self, step: int, batch_size: int, seed: int = 0,
               rows: range | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +204,13 @@ class TokenCache:
         for epoch in np.unique(epochs):
             here = epochs == epoch
             indices[here] = self._shuffle(seed, int(epoch), order[here])
-        return self.gather(indices)
+        if not isinstance(self._shards, ShardStream) or not len(places):
+            return self.gather(indices)
+        now, following = self._shuffle.shards_around(seed, int(epochs[-1]), int(order[-1]))
+        self._shards.expect(now)
+        batch = self.gather(indices)
+        self._shards.expect(now, following)
+        return batch
 
     def close(self) -> None:
         """Remove what a stream keeps on disk; a folder has nothing to close."""
