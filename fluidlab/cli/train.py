@@ -1,6 +1,7 @@
 """`fluidlab cache`, `train` and `export`: from scenes to a folder that `FluidPipeline.from_pretrained` reads."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from fluidlab.cli.options import add_source, add_threads, given, use_threads
@@ -61,7 +62,9 @@ def add_train(p) -> None:
     p.add_argument("--order", default="random")
     p.add_argument("--head", default="diffusion")
     p.add_argument("--preset", default="mini")
-    p.add_argument("--cache", type=Path, required=True, help="folder of `fluidlab cache`")
+    p.add_argument("--cache", required=True, help="folder of `fluidlab cache`, or an address of one that fsspec knows")
+    p.add_argument("--stream", action="store_true", help="fetch the cache's shards while training, as from an address")
+    p.add_argument("--window", type=int, help="mix the rows of so many shards at a time; default: all, a stream 4")
     p.add_argument("--validation", type=Path, help="another cache, of the validation split")
     p.add_argument("--tokenizer", help="which of the cache's tokens; default: the one of the head's kind")
     p.add_argument("--head-repeats", type=int, default=1)
@@ -108,7 +111,9 @@ def run_train(args) -> None:
     import dataclasses
 
     from fluidlab.config import TOKEN_KINDS, TrainConfig, check_choice
-    from fluidlab.data.token_cache import TokenCache, cache_tokenizer
+    from fluidlab.data.prefetch import Prefetcher
+    from fluidlab.data.streaming import is_url
+    from fluidlab.data.token_cache import WINDOW, TokenCache, cache_tokenizer
     from fluidlab.evaluate.results import provenance
     from fluidlab.model.files import load_weights
     from fluidlab.train.loop import train
@@ -118,7 +123,9 @@ def run_train(args) -> None:
     names = [f.name for f in dataclasses.fields(TrainConfig) if f.name != "betas"]
     config = TrainConfig(**{name: getattr(args, name) for name in names})
     tokenizer = args.tokenizer or cache_tokenizer(args.cache, TOKEN_KINDS[args.head])
-    data = TokenCache(args.cache, tokenizer)
+    streamed = args.stream or is_url(args.cache)
+    data = TokenCache(args.cache, tokenizer, stream=streamed, window=args.window,
+                      ahead=(args.window or WINDOW) if streamed else 0)
     if data.kind != TOKEN_KINDS[args.head]:
         raise ValueError(f"head {args.head!r} needs {TOKEN_KINDS[args.head]} tokens, those of {tokenizer} are "
                          f"{data.kind}.")
@@ -134,8 +141,11 @@ def run_train(args) -> None:
             print(f"{args.order} + {args.head}, {args.preset}: {trainer.model.count_parameters()}, {len(data)} images, "
                   f"{world.describe()}")
         facts = {"preset": args.preset, **provenance(), **facts_of(data, held_out)}
-        train(trainer, args.out, resume=args.resume, facts=facts)
+        # on a CPU alone reading takes a thousandth of a step, and a thread would take its core away
+        with nullcontext(data) if world.device.type == "cpu" and not streamed else Prefetcher(data) as trainer.data:
+            train(trainer, args.out, resume=args.resume, facts=facts)
     finally:
+        data.close()
         world.close()
 
 
