@@ -3,30 +3,55 @@
 import argparse
 from pathlib import Path
 
-from fluidlab.cli.options import add_source, add_threads, use_threads
+from fluidlab.cli.options import add_source, add_threads, given, use_threads
 
 
 def add_cache(p) -> None:
-    p.add_argument("folder", type=Path)
+    p.add_argument("folder", help="folder to write; with --measure also an address that fsspec knows")
     p.add_argument("--tokenizers", nargs="+", default=["scenes-vae", "scenes-vq"])
     p.add_argument("--text-encoder", default="scenes-t5")
     p.add_argument("--batch-size", type=int, default=256)
+    p.add_argument("--shard-size", type=int, default=8192, help="images in each file")
+    p.add_argument("--part", type=int, default=0, help="which of --parts writing processes this is, from 0")
+    p.add_argument("--parts", type=int, default=1)
+    p.add_argument("--measure", action="store_true", help="write nothing: how many images a second are read from it?")
+    p.add_argument("--stream", action="store_true", help="measure as a stream, as an address is always read")
+    p.add_argument("--window", type=int, help="measure with the rows of so many shards mixed; default: all, a stream 4")
     add_source(p, 320_000)
     add_threads(p)
 
 
 def run_cache(args) -> None:
-    """Compute tokens and text features once and keep them for training."""
+    """Compute tokens and text features once and keep them for training; or measure how fast they are read."""
+    use_threads(args)
+    if args.measure:
+        return measure_cache(args)
     from fluidlab.data.scenes import EmojiScenes
-    from fluidlab.data.token_cache import write_cache
+    from fluidlab.data.token_cache import missing_shards, what_is_missing, write_cache
     from fluidlab.text import load_text_encoder
     from fluidlab.tokenizer import load_tokenizer
-    use_threads(args)
     scenes = EmojiScenes(args.split, args.image_size, args.data_seed, size=args.num_images)
-    write_cache(args.folder, scenes, args.num_images, {n: load_tokenizer(n) for n in args.tokenizers},
-                load_text_encoder(args.text_encoder), batch_size=args.batch_size,
-                description={"scenes": args.split, "image_size": args.image_size, "seed": args.data_seed})
-    print(f"{args.folder} holds {args.num_images} images")
+    folder = write_cache(args.folder, scenes, args.num_images, {n: load_tokenizer(n) for n in args.tokenizers},
+                         load_text_encoder(args.text_encoder), batch_size=args.batch_size, shard_size=args.shard_size,
+                         part=args.part, parts=args.parts,
+                         description={"scenes": args.split, "image_size": args.image_size, "seed": args.data_seed})
+    missing = missing_shards(folder)
+    print(f"{folder} holds {args.num_images} images" if not missing else
+          f"{folder}: part {args.part} of {args.parts} is written, {what_is_missing(folder)}")
+
+
+def measure_cache(args, seconds: float = 2.0) -> None:
+    """Images a second for each tokenizer of a cache, in batches of 32, 128 and 512, on --threads; no model."""
+    from fluidlab.data.prefetch import throughput
+    from fluidlab.data.streaming import is_url
+    from fluidlab.data.token_cache import TokenCache, read_manifest
+    for name in read_manifest(args.folder)["tokenizers"]:
+        data = TokenCache(args.folder, name, stream=args.stream or is_url(args.folder), window=args.window)
+        for batch_size in (32, 128, 512):
+            rate, of_a_core = throughput(data, batch_size, seconds)
+            print(f"{name} batch_size {batch_size} images/s {rate:.0f} ({of_a_core:.0f} in a second of one core)",
+                  flush=True)
+        data.close()
 
 
 def add_train(p) -> None:
@@ -123,6 +148,8 @@ def add_export(p) -> None:
     p.add_argument("out", type=Path, help="folder to write, for `FluidPipeline.from_pretrained`")
     p.add_argument("--tokenizer", required=True, help="shipped name or folder of the tokenizer it was trained on")
     p.add_argument("--text-encoder", default="scenes-t5")
+    p.add_argument("--guidance-scale", type=float, help="what the pipeline recommends and uses by itself")
+    p.add_argument("--temperature", type=float, help="what the pipeline recommends and uses by itself")
     p.add_argument("--results", type=Path, help="add the run's loss curve to this results.csv")
 
 
@@ -132,13 +159,15 @@ def run_export(args) -> None:
 
     import torch
 
-    from fluidlab.config import TrainConfig
+    from fluidlab.config import SampleConfig, TrainConfig
     from fluidlab.data.token_cache import tokens_fingerprint
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.model.files import save_model, write_json
     from fluidlab.text import load_text_encoder
     from fluidlab.tokenizer import load_tokenizer
     from fluidlab.train.checkpoint import averaged_model
+    defaults = given(guidance_scale=args.guidance_scale, temperature=args.temperature)
+    SampleConfig(**defaults)
     model, steps = averaged_model(args.trained)
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
@@ -149,7 +178,8 @@ def run_export(args) -> None:
             raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "
                              f"{made_with[:12]}, it has {found[part][:12]}.")
     save_model(model, args.out, dtype=torch.float16)
-    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder})
+    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder,
+                                            **({"defaults": defaults} if defaults else {})})
     write_json(args.out / "training.json", {**facts, "steps": steps, "images": steps * config.batch_size})
     if args.results is not None:
         log = [json.loads(line) for line in (args.trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]

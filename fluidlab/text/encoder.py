@@ -41,6 +41,15 @@ class TextEncoder(nn.Module):
         self.dim = model.config.d_model
         self.max_length = min(MAX_LENGTH, tokenizer.model_max_length)
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; features are float32 always."""
+        return self.model.get_input_embeddings().weight.dtype
+
     def train(self, mode: bool = True):
         """Frozen means frozen: dropout stays off even when a model around the encoder is trained."""
         return super().train(False)
@@ -71,10 +80,9 @@ class TextEncoder(nn.Module):
             raise ValueError(f"pad_to must be a whole number from {longest} (the longest prompt here) to "
                              f"{self.max_length}, got {pad_to!r}.")
         S = longest if pad_to is None else pad_to
-        device = self.model.get_input_embeddings().weight.device
         ids = torch.tensor([row + [self.tokenizer.pad_token_id] * (S - len(row)) for row in rows])     # (B, S)
         mask = torch.arange(S) < torch.tensor([[len(row)] for row in rows])                            # (B, S)
-        ids, mask = ids.to(device), mask.to(device)
+        ids, mask = ids.to(self.device), mask.to(self.device)
         attended = mask.clone()
         attended[:, 0] = True                                            # a softmax over nothing would be NaN
         features = self.model(input_ids=ids, attention_mask=attended.long()).last_hidden_state.float()  # (B, S, E)

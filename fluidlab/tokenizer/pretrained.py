@@ -11,7 +11,15 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor, nn
 
-from fluidlab.tokenizer.contract import PATCH_SIZE, check_codes, check_images, check_tokens, image_grid, resolve_grid
+from fluidlab.tokenizer.contract import (
+    PATCH_SIZE,
+    Tokenizer,
+    check_codes,
+    check_images,
+    check_tokens,
+    image_grid,
+    resolve_grid,
+)
 from fluidlab.tokenizer.patches import pack, unpack
 
 
@@ -21,7 +29,7 @@ def _check_scale(name: str, config, factor: int) -> None:
         raise ValueError(f"This {name} shrinks images by {found}, but a token of 16x16 pixels needs one by {factor}.")
 
 
-class DiffusersVAE(nn.Module):
+class DiffusersVAE(Tokenizer):
     """An AutoencoderKL that shrinks by 8, its latents packed 2x2: tokens (B, N, 4 * latent_channels).
 
     Latents are scaled as the model's own configuration says (`latents_mean` and `latents_std` where it has them, else
@@ -29,7 +37,6 @@ class DiffusersVAE(nn.Module):
     """
 
     kind = "continuous"
-    patch_size = PATCH_SIZE
 
     def __init__(self, model: AutoencoderKL, image_size: int = 256):
         super().__init__()
@@ -62,11 +69,10 @@ class DiffusersVAE(nn.Module):
         self.model.save_pretrained(folder)
 
 
-class DiffusersVQ(nn.Module):
+class DiffusersVQ(Tokenizer):
     """A VQModel that shrinks by 16: tokens (B, N), one code each."""
 
     kind = "discrete"
-    patch_size = PATCH_SIZE
 
     def __init__(self, model: VQModel, image_size: int = 256):
         super().__init__()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluidlab.tokenizer.blocks import FromPixels, Grow, Shrink, ToPixels
-from fluidlab.tokenizer.contract import PATCH_SIZE, check_images, check_tokens, image_grid, resolve_grid
+from fluidlab.tokenizer.contract import Tokenizer, check_images, check_tokens, image_grid, resolve_grid
 from fluidlab.tokenizer.files import load_model, save_model
 from fluidlab.tokenizer.patches import pack, unpack
 
@@ -53,7 +53,7 @@ class VAEDecoder(nn.Module):
         return self.to_pixels(x)                                              # (B, 3, 8h, 8w)
 
 
-class VAETokenizer(nn.Module):
+class VAETokenizer(Tokenizer):
     """Images (B, 3, H, W) in [-1, 1] to tokens (B, N, 16) of zero mean and unit variance and back, N = H/16 * W/16.
 
     The statistics are kept for the 4 latent channels, not for the 16 of a token: the 16 are 4 positions of the same
@@ -61,7 +61,6 @@ class VAETokenizer(nn.Module):
     """
 
     kind = "continuous"
-    patch_size = PATCH_SIZE
 
     def __init__(self, config: VAEConfig | None = None):
         super().__init__()

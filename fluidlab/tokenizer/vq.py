@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluidlab.tokenizer.blocks import FromPixels, Grow, Shrink, ToPixels, mix_blocks
-from fluidlab.tokenizer.contract import PATCH_SIZE, check_codes, check_images, image_grid, resolve_grid
+from fluidlab.tokenizer.contract import Tokenizer, check_codes, check_images, image_grid, resolve_grid
 from fluidlab.tokenizer.files import load_model, save_model
 from fluidlab.tokenizer.quantizer import Codebook
 
@@ -52,11 +52,10 @@ class VQDecoder(nn.Module):
         return self.to_pixels(self.grow(self.blocks(x)))                  # (B, 3, 16h, 16w)
 
 
-class VQTokenizer(nn.Module):
+class VQTokenizer(Tokenizer):
     """Images (B, 3, H, W) in [-1, 1] to tokens (B, N) in 0..codebook_size-1 and back, N = H/16 * W/16."""
 
     kind = "discrete"
-    patch_size = PATCH_SIZE
 
     def __init__(self, config: VQConfig | None = None):
         super().__init__()
