@@ -115,7 +115,6 @@ def run_train(args) -> None:
     from fluidlab.data.streaming import is_url
     from fluidlab.data.token_cache import WINDOW, TokenCache, cache_tokenizer
     from fluidlab.evaluate.results import provenance
-    from fluidlab.model.files import load_weights
     from fluidlab.train.loop import train
     from fluidlab.train.parallel import start
     use_threads(args)
@@ -135,8 +134,7 @@ def run_train(args) -> None:
         trainer = make_trainer(config, data, held_out, args.preset, world=world, order=args.order, head=args.head,
                                head_repeats=args.head_repeats)
         if args.init_from is not None:
-            load_weights(trainer.model, args.init_from)
-            trainer.ema.restart(trainer.model)
+            trainer.begin_with(args.init_from)
         if world.rank == 0:
             print(f"{args.order} + {args.head}, {args.preset}: {trainer.model.count_parameters()}, {len(data)} images, "
                   f"{world.describe()}")

@@ -85,6 +85,11 @@ class World:
             shard(model, blocks, self.mesh, config.precision)
         return model
 
+    @property
+    def memory(self) -> torch.device:
+        """Where weights are when they are first filled."""
+        return self.device
+
     def spread(self, tensors) -> None:
         """Nothing: FSDP2 has made them in shards."""
 
@@ -100,8 +105,12 @@ class World:
         """A learning rate as the optimizer takes it."""
         return lr
 
-    def end_step(self) -> None:
+    def flush(self) -> None:
         """Nothing: operations were carried out when they were called."""
+
+    def read(self, x: Tensor) -> list[float]:
+        """Numbers for Python, which waits for them."""
+        return x.tolist()
 
     def last_micro_batch(self, model: nn.Module, last: bool) -> None:
         """Gradients are sent around once a step, with its last micro-batch."""
@@ -157,9 +166,10 @@ def build(config: ModelConfig, recipe: TrainConfig, world: World | None = None) 
     world = world or World()
     with torch.device("meta"):
         model = Fluid(config)
-    world.prepare(model, recipe).to_empty(device=world.device)
+    world.prepare(model, recipe).to_empty(device=world.memory)
     torch.manual_seed(recipe.seed)
     model.init_weights()
+    model.to(world.device)
     world.spread(model.parameters())
     return model
 
@@ -180,12 +190,14 @@ def start(device: str | torch.device | None = None, *, shards: int = 0, timeout:
         timeout: seconds after which a peer that does not answer is given up.
 
     Raises:
-        ValueError: the number of processes is not a multiple of shards.
+        ValueError: processes or chips are not a multiple of shards, or the engine is not what is here.
     """
     check_choice("engine", engine, ("auto", "fsdp", "xla"))
     from fluidlab.train.xla import has_tpu, start_xla
+    if engine == "xla" and device is not None:
+        raise ValueError(f"engine xla finds its own device (PJRT_DEVICE names another), got device {str(device)!r}.")
     if engine == "xla" or engine == "auto" and device is None and has_tpu():
-        return start_xla()
+        return start_xla(shards)
     device = find_device() if device is None else torch.device(device)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
