@@ -80,12 +80,13 @@ class FluidPipeline(DiffusionPipeline):
         """
         if use_safetensors is False:
             raise ValueError("use_safetensors must be True, got False: pickled weights are never read.")
-        dtype, folder = check_dtype(dtype or torch_dtype), find_folder(name, **download)
+        wanted = check_dtype(dtype or torch_dtype)
+        folder = find_folder(name, **download)
         given = {"model": model, "tokenizer": tokenizer, "text_encoder": text_encoder}
         parts = load_parts(folder, {name: part for name, part in given.items() if part is not None}, verify)
         pipe = cls(**parts, defaults=read_index(folder)["defaults"] if defaults is None else defaults)
         pipe.training_facts = read_training(folder)
-        return pipe.to(dtype)
+        return pipe if dtype is torch_dtype is None else pipe.to(wanted)
 
     @classmethod
     def download(cls, name: str | Path, **options) -> Path:
@@ -103,9 +104,10 @@ class FluidPipeline(DiffusionPipeline):
         """
         check_saving(safe_serialization, variant)
         folder = Path(folder)
-        self._write(folder, folder.name, dtype)
+        name = repo_id or folder.name
+        self._write(folder, name, dtype)
         if push_to_hub:
-            upload(folder, repo_id or folder.name, **{"commit_message": "Upload FluidPipeline", **hub})
+            upload(folder, name, **{"commit_message": "Upload FluidPipeline", **hub})
         return folder
 
     def push_to_hub(self, repo_id: str, commit_message: str = "Upload FluidPipeline", private: bool | None = None,
@@ -119,9 +121,9 @@ class FluidPipeline(DiffusionPipeline):
                           create_pr=create_pr, subfolder=subfolder)
 
     def _write(self, folder: Path, name: str, dtype: torch.dtype) -> None:
+        self.save_config(folder)                                # model_index.json: what diffusers knows a pipeline by
         write_folder(folder, name, self.model, self.tokenizer, self.text_encoder, dtype=dtype,
                      defaults=dict(self.config.defaults), training=self.training_facts)
-        self.save_config(folder)                                # model_index.json: what diffusers knows a pipeline by
 
     def to(self, *args, dtype: torch.dtype | None = None, **options) -> "FluidPipeline":
         """Move, as in diffusers: `to(device)`, `to(dtype)`, `to(device, dtype)`.

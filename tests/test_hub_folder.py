@@ -15,6 +15,7 @@ from fluidlab.config import data_dir
 from fluidlab.data.token_cache import tokens_fingerprint
 from fluidlab.hub.card import pipeline_card
 from fluidlab.hub.folder import read_index
+from fluidlab.hub.model import FluidModel
 from fluidlab.hub.remote import WANTED, find_folder
 from fluidlab.pipeline import FluidPipeline
 from fluidlab.text.encoder import load_text_encoder
@@ -172,6 +173,13 @@ def test_the_card_says_what_is_recorded_of_the_training():
         assert said in body
 
 
+def test_a_part_that_is_given_is_used_as_it_is(folder):
+    own = FluidModel.of(variant("random", "diffusion")).to(torch.bfloat16)
+    pipe = FluidPipeline.from_pretrained(folder, model=own)
+    assert pipe.model is own and pipe.dtype == torch.bfloat16
+    assert FluidPipeline.from_pretrained(folder, model=own, dtype=torch.float32).dtype == torch.float32
+
+
 def front_matter(card):
     _, yaml_text, body = card.split("---\n", 2)
     return yaml.safe_load(yaml_text), body
@@ -303,6 +311,9 @@ class TestToTheHub:
     def test_saving_may_push_too(self, hub, tmp_path):
         pipeline().save_pretrained(tmp_path / "mine", push_to_hub=True, commit_message="Better", create_pr=True)
         assert hub.calls[0][1] == "mine" and hub.calls[1][2]["commit_message"] == "Better"
+        pipeline().save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="ada/other")
+        assert hub.calls[2][1] == "ada/other" and 'from_pretrained("ada/other")' in hub.files["README.md"].decode()
+        hub.calls = hub.calls[:2]
         with pytest.raises(ValueError, match="safe_serialization must be True, got False"):
             pipeline().push_to_hub("ada/fluid", safe_serialization=False)
         assert len(hub.calls) == 2

@@ -98,7 +98,7 @@ def _part_of(path: str) -> str:
 
 def write_folder(folder: Path, name: str, model: Fluid, tokenizer, text_encoder, *, dtype: torch.dtype,
                  defaults: dict, training: dict | None) -> None:
-    """Write a pipeline. The index goes first and comes last: a folder without one is none, so half of one is refused.
+    """Write a pipeline. The index goes first and comes last: without one a folder is none, so half of one is refused.
 
     Args:
         name: what the card calls it.  dtype: of the model's weights on the disk.

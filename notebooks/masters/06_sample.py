@@ -548,9 +548,9 @@ print("largest change of a given pixel:", max(float((p[:, :, :64] - image).abs()
                                               for p in grown[name][:3]))
 
 # %% [markdown]
-# Random order sees what is there and adds what is missing. Raster order, on its way through the upper row, has not yet
-# seen the lower one, and fulfils the part of the prompt that is already fulfilled; for the apple no place is left.
-# To the left it does better, for there the prompt names the new thing first.
+# Random order sees what is there and adds what is missing. Raster order, on its way through the upper half, has not yet
+# seen the lower one, and draws what stands there already; to the right of that the canvas ends, and the apple never
+# comes. To the left it does better, for there the new thing comes first in reading order too.
 #
 # ## Variations
 # The third kind of edit: forget a random share of the tokens, whichever they are, and draw them anew with the same
