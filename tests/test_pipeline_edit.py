@@ -6,7 +6,7 @@ from helpers import variant
 from PIL import Image
 
 from fluidlab.data.scenes import EmojiScenes
-from fluidlab.hub.pictures import from_pixels
+from fluidlab.publish.pictures import from_pixels
 from fluidlab.pipeline import FluidPipeline
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import load_tokenizer

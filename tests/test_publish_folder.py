@@ -13,10 +13,10 @@ from helpers import variant
 
 from fluidlab.config import data_dir
 from fluidlab.data.token_cache import tokens_fingerprint
-from fluidlab.hub.card import pipeline_card
-from fluidlab.hub.folder import read_index
-from fluidlab.hub.model import FluidModel
-from fluidlab.hub.remote import WANTED, find_folder
+from fluidlab.publish.card import pipeline_card
+from fluidlab.publish.folder import read_index
+from fluidlab.publish.model import FluidModel
+from fluidlab.publish.remote import WANTED, find_folder
 from fluidlab.pipeline import FluidPipeline
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer
@@ -50,7 +50,7 @@ def test_a_folder_holds_what_diffusers_the_hub_and_people_look_for(whole):
             "text_encoder/model.safetensors", "text_encoder/tokenizer.json", "text_encoder/words.json"} <= files
     assert not [f for f in files if not f.endswith((".json", ".safetensors", ".md", ".model"))]
     index = json.loads((whole / "model_index.json").read_text())
-    assert index["_class_name"] == "FluidPipeline" and index["model"] == ["fluidlab.hub.model", "FluidModel"]
+    assert index["_class_name"] == "FluidPipeline" and index["model"] == ["fluidlab.publish.model", "FluidModel"]
     assert index["tokenizer"] == ["fluidlab.tokenizer.vae", "VAETokenizer"]
     assert set(read_index(whole)["sha256"]) == {f for f in files if f.endswith(".safetensors")}
     for path in whole.rglob("*.json"):

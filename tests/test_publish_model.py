@@ -8,7 +8,7 @@ from diffusers import ConfigMixin, ModelMixin
 from helpers import VARIANTS, batch, seeded, variant
 from huggingface_hub import HfApi
 
-from fluidlab.hub.model import FluidModel
+from fluidlab.publish.model import FluidModel
 from fluidlab.model.files import load_model
 from fluidlab.model.fluid import Fluid
 from fluidlab.sample.generate import generate
