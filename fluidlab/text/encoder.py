@@ -181,7 +181,7 @@ def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32, *, s
             ("google/t5-v1_1-xxl", "owner/name/text_encoder_3", with "@revision" behind it to pin it), which is looked
             for in the local cache first and then online. SUGGESTED says which for what machine.
         dtype: of the weights, float32 or bfloat16; T5-XXL in bfloat16 takes 9.5 GB in place of 19 GB. Never float16:
-            T5's activations exceed its 65504, and what transformers then clips is finite and wrong.
+            T5's activations exceed its 65504, and what transformers then clips is finite and can be wrong.
         subfolder, revision: instead of in the name. In a pipeline's repository its T5 is found by itself.
         device: of the weights and of the features.
         features_dtype, max_batch: as of `TextEncoder`.

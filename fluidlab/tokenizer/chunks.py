@@ -52,10 +52,10 @@ class Chunks:
         Returns:
             (B, ...) on the device of `batch`, float32 unless `after` makes whole numbers.
         """
-        answers = []
+        answers, halved = [], self.dtype != torch.float32 and weight.dtype == torch.float32
         for chunk in batch.split(self.size(pixels)):
             chunk = chunk.to(device=weight.device, dtype=weight.dtype if chunk.is_floating_point() else None)
-            with torch.autocast(weight.device.type, self.dtype, enabled=self.dtype != weight.dtype):
+            with torch.autocast(weight.device.type, self.dtype, enabled=halved):
                 answer = step(chunk)
             answer = answer.float()
             answer = answer if after is None else after(answer)

@@ -176,7 +176,7 @@ def load_diffusers(folder: Path, class_name: str, *, image_size: int | None = No
         raise ValueError(f"{folder} holds a diffusers {class_name}, but only {', '.join(CLASSES)} can be a tokenizer.")
     try:
         model = CLASSES[class_name].from_pretrained(folder, use_safetensors=True, local_files_only=True,
-                                                    torch_dtype=torch.float32)
+                                                    torch_dtype=torch.float32, low_cpu_mem_usage=False)
     except Exception as error:                                 # what a broken file raises varies
         cause = " ".join(str(error).split())[:300]
         raise ValueError(f"The {class_name} in {str(folder)!r} cannot be read ({type(error).__name__}: {cause}): make "
