@@ -183,7 +183,7 @@ def certificate():
     (errors.HfHubHTTPError("slow down", response=answer(503)), r"the hub answered with status 503 .*: try again in a"),
     (errors.HfHubHTTPError("who?", response=answer(401)), r"answered with status 401 .*: log in with `hf auth login`"),
     (OSError(errno.ENOSPC, "No space left on device"), "the disk is full: make room, or set HF_HOME"),
-    (RuntimeError("something\n  new."), r"of RuntimeError: something new: try again, or give the folder"),
+    (RuntimeError("something\n  new."), r"of RuntimeError: something new: mend what it names, or give the folder"),
 ], ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "")
 def test_every_failure_is_one_sentence(raised, sentence, tmp_path, hub):
     hub.raises = raised

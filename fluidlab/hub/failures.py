@@ -17,7 +17,7 @@ CAUSES = (
     (("GatedRepoError",),
      "its repository is gated",
      "accept its terms at {page}, log in with `hf auth login`, and try again"),
-    (("RepositoryNotFoundError",),
+    (("RepositoryNotFoundError", "DatasetNotFoundError"),
      "it is neither shipped{shipped} nor a folder here, and the hub knows no {kind} of this name that you may read",
      "check the spelling at {page}; if it is private, log in with `hf auth login`"),
     (("RevisionNotFoundError",),
@@ -69,6 +69,7 @@ def hub_failure(error: BaseException, what: str, name: str, *, repo: str | None 
 def _cause(chain: list[BaseException]) -> tuple[BaseException, str, str]:
     """The exception that tells most, and what it means."""
     said = {cls.__name__: one for one in reversed(chain) for cls in type(one).__mro__}
+    said.update({"OfflineModeIsEnabled": one for one in chain if "(OfflineModeIsEnabled)" in str(one)})  # of `datasets`
     for names, cause, remedy in CAUSES:
         for name in names:
             if name in said:
@@ -85,7 +86,7 @@ def _cause_by_number(chain: list[BaseException]) -> tuple[BaseException, str, st
                 "log in with `hf auth login`" if code in (401, 403) else "try again in a few minutes")
         if getattr(error, "errno", None) == errno.ENOSPC:
             return error, "the disk is full", "make room, or set HF_HOME to a folder on another disk"
-    return chain[0], "of {detail}", "try again, or give the folder of a copy"
+    return chain[0], "of {detail}", "mend what it names, or give the folder of a copy"
 
 
 def _chain(error: BaseException | None):

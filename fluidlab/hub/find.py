@@ -47,6 +47,11 @@ def split_name(name: str, subfolder: str | None = None,
     return "/".join(parts[:2]), inside or subfolder, pinned or revision
 
 
+def can_only_be_a_path(name: str | Path) -> bool:
+    """Whether a name cannot be an address on the hub."""
+    return Path(name).is_absolute() or str(name).startswith((".", "~", "@")) or "\\" in str(name)
+
+
 def find_model(name: str | Path, wanted: Wanted, *, subfolder: str | None = None, revision: str | None = None,
                cache_dir: str | Path | None = None) -> Path:
     """The folder that holds a model's config.json and safetensors.
@@ -69,7 +74,7 @@ def find_model(name: str | Path, wanted: Wanted, *, subfolder: str | None = None
     here = data_dir() / name if str(name) in wanted.shipped else Path(name).expanduser()
     if here.is_dir():
         return _in_folder(here, wanted, subfolder, revision)
-    if Path(name).is_absolute() or str(name).startswith((".", "~", "@")) or "\\" in str(name):
+    if can_only_be_a_path(name):
         raise ValueError(f"The {wanted.what} {str(name)!r} cannot be loaded, because there is no such folder: give one "
                          f"of {', '.join(wanted.shipped)}, an existing folder or a Hugging Face id.")
     repo, subfolder, revision = split_name(str(name), subfolder, revision)
