@@ -572,9 +572,9 @@ PINNED = ["170 said 2", "100 said 3", "135 said 0"]
 @pytest.mark.parametrize("raised, sentence", [
     (None, "HF_HUB_OFFLINE forbids to look online: unset .* `hf download --repo-type dataset nobody/nothing --r"),
     (errors.RepositoryNotFoundError("404", response=answer(404)), "the hub knows no dataset of this name .* check the"),
-    (errors.GatedRepoError("403", response=answer(403)), "gated: accept its terms at .*/datasets/nobody/nothing"),
+    (errors.GatedRepoError("403", response=answer(403)), "gated: accept its terms at .*/datasets/nobody/nothing, "),
     (datasets.exceptions.DatasetNotFoundError("none"), "the hub knows no dataset of this name"),
-    (ValueError("Unknown split 'x'. Should be one of ['train']."), r"of ValueError: Unknown split 'x'.*\['train'\]: men"),
+    (ValueError("Unknown split 'x'. Should be one of ['train']."), r"of ValueError: Unknown split 'x'.*\['train'\]"),
 ], ids=["offline", "unknown", "gated", "unknown to datasets", "split"])
 def test_a_hub_that_fails(raised, sentence, tmp_path, monkeypatch):
     def load(*args, **options):

@@ -2,30 +2,29 @@
 
 from pathlib import Path
 
+from fluidlab.cli.captions import add_cached_captions, complete, count_images, load_parts, open_source, report
 from fluidlab.cli.options import add_source, add_threads, use_threads
 
 
 def add_cache(p) -> None:
     p.add_argument("folder", type=Path)
-    p.add_argument("--tokenizers", nargs="+", default=["scenes-vae", "scenes-vq"])
-    p.add_argument("--text-encoder", default="scenes-t5")
+    p.add_argument("--tokenizers", nargs="+", help="default: both shipped ones, or Stable Diffusion's for a data set")
+    p.add_argument("--text-encoder", help="default: the shipped one, or flan-t5-base for a data set")
     p.add_argument("--batch-size", type=int, default=256)
     add_source(p, 320_000)
+    add_cached_captions(p)
     add_threads(p)
 
 
 def run_cache(args) -> None:
     """Compute tokens and text features once and keep them for training."""
-    from fluidlab.data.scenes import EmojiScenes
     from fluidlab.data.token_cache import write_cache
-    from fluidlab.text import load_text_encoder
-    from fluidlab.tokenizer import load_tokenizer
     use_threads(args)
-    scenes = EmojiScenes(args.split, args.image_size, args.data_seed, size=args.num_images)
-    write_cache(args.folder, scenes, args.num_images, {n: load_tokenizer(n) for n in args.tokenizers},
-                load_text_encoder(args.text_encoder), batch_size=args.batch_size,
-                description={"scenes": args.split, "image_size": args.image_size, "seed": args.data_seed})
-    print(f"{args.folder} holds {args.num_images} images")
+    complete(args)
+    source, description = open_source(args)
+    num_images = count_images(source, args.num_images)
+    write_cache(args.folder, source, num_images, *load_parts(args), batch_size=args.batch_size, description=description)
+    print(f"{args.folder} holds {num_images} images{report(source)}")
 
 
 def add_train(p) -> None:
@@ -120,19 +119,26 @@ def run_export(args) -> None:
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.model.files import save_model, write_json
     from fluidlab.text import load_text_encoder
-    from fluidlab.tokenizer import load_tokenizer
+    from fluidlab.tokenizer import SHIPPED, load_tokenizer
     from fluidlab.train.checkpoint import averaged_model
     model, steps = averaged_model(args.trained)
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
-    found = {"tokenizer": tokens_fingerprint(load_tokenizer(args.tokenizer)),
-             "text_encoder": load_text_encoder(args.text_encoder).fingerprint()}
+    tokenizer, text_encoder = load_tokenizer(args.tokenizer), load_text_encoder(args.text_encoder)
+    found = {"tokenizer": tokens_fingerprint(tokenizer), "text_encoder": text_encoder.fingerprint()}
+    rounded = text_encoder.fingerprint(torch.bfloat16)     # as it was in a cache made with --precision bf16
+    if facts.get("fingerprints", {}).get("text_encoder") == rounded:
+        found["text_encoder"] = rounded
     for part, made_with in facts.setdefault("fingerprints", found).items():
         if found[part] != made_with:
             raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "
                              f"{made_with[:12]}, it has {found[part][:12]}.")
     save_model(model, args.out, dtype=torch.float16)
-    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder})
+    shipped = args.tokenizer in SHIPPED
+    if not shipped:                # with the statistics that its tokens were scaled by, which are this machine's alone
+        tokenizer.save_pretrained(args.out / "tokenizer")
+    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer if shipped else "tokenizer",
+                                            "text_encoder": args.text_encoder})
     write_json(args.out / "training.json", {**facts, "steps": steps, "images": steps * config.batch_size})
     if args.results is not None:
         log = [json.loads(line) for line in (args.trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]

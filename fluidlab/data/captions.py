@@ -228,6 +228,10 @@ def _stack(pairs: list[tuple[torch.Tensor, str]]) -> tuple[torch.Tensor, list[st
     return torch.stack([image for image, _ in pairs]), [caption for _, caption in pairs]
 
 
+class NoSuchPicture(IndexError, ValueError):
+    """An index behind the last picture: an IndexError to Python's loops, a user's mistake to the command line."""
+
+
 def default_threads() -> int:
     """Threads that read pictures when nobody says how many."""
     return max(1, min(16, os.cpu_count() or 1))
@@ -270,14 +274,14 @@ class CaptionedImages:
         """Pictures uint8 (B, 3, H, W) and captions.
 
         Raises:
-            IndexError: there are fewer pictures that can be read.
+            NoSuchPicture: there are fewer that can be read.
         """
         indices = [int(index) for index in indices]
         kept = dict.fromkeys(indices)
         self._read_on(max(indices, default=-1) + 1, kept)
         for index in indices:
             if not 0 <= index < min(len(self.found.good), self.limit or len(self.rows)):
-                raise IndexError(f"picture {index} does not exist; there are {len(self)} ({self.report()}).")
+                raise NoSuchPicture(f"picture {index} does not exist; there are {len(self)} ({self.report()}).")
         again = sorted(index for index in kept if kept[index] is None)
         numbers = [self.found.good[index] for index in again]
         for index, (number, pair) in zip(again, _read(self.reader, self._rows(numbers), self.threads), strict=True):
@@ -377,7 +381,7 @@ class CaptionStream:
 
         Raises:
             ValueError: the indices do not grow.
-            IndexError: the stream has ended before.
+            NoSuchPicture: the stream has ended before.
         """
         indices = [int(index) for index in indices]
         if any(a >= b for a, b in zip([-1, *indices], indices, strict=False)):
@@ -390,7 +394,8 @@ class CaptionStream:
             while self._next <= index:
                 pair = next(self._pairs, None)
                 if pair is None:
-                    raise IndexError(f"picture {index} does not exist; the stream has {self._next} ({self.report()}).")
+                    raise NoSuchPicture(f"picture {index} does not exist; the stream has {self._next} "
+                                        f"({self.report()}).")
                 self._next += 1
             found.append(pair)
         return _stack(found)

@@ -69,7 +69,9 @@ def hub_failure(error: BaseException, what: str, name: str, *, repo: str | None 
 def _cause(chain: list[BaseException]) -> tuple[BaseException, str, str]:
     """The exception that tells most, and what it means."""
     said = {cls.__name__: one for one in reversed(chain) for cls in type(one).__mro__}
-    said.update({"OfflineModeIsEnabled": one for one in chain if "(OfflineModeIsEnabled)" in str(one)})  # of `datasets`
+    for one in chain:
+        if "(OfflineModeIsEnabled)" in str(one):               # `datasets` names the class and does not chain it
+            said["OfflineModeIsEnabled"] = one
     for names, cause, remedy in CAUSES:
         for name in names:
             if name in said:
