@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fluidlab.config import SampleConfig, check_choice, check_range
+from fluidlab.model.fluid import Fluid
 from fluidlab.publish.folder import check_saving, load_parts, read_index, read_training, write_folder
 from fluidlab.publish.model import FluidModel, check_dtype
 from fluidlab.publish.pictures import KINDS, from_pixels, to_mask, to_pixels
 from fluidlab.publish.remote import find_folder, upload
-from fluidlab.model.fluid import Fluid
 from fluidlab.sample.edit import canvases, forget, grow, inpaint, outpaint, paste, surround, token_mask
 from fluidlab.sample.generate import Step, generate
 

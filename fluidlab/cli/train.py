@@ -4,13 +4,14 @@ import argparse
 from contextlib import nullcontext
 from pathlib import Path
 
+from fluidlab.cli.captions import add_cached_captions, complete, count_images, load_parts, open_source, report
 from fluidlab.cli.options import add_source, add_threads, given, use_threads
 
 
 def add_cache(p) -> None:
     p.add_argument("folder", help="folder to write; with --measure also an address that fsspec knows")
-    p.add_argument("--tokenizers", nargs="+", default=["scenes-vae", "scenes-vq"])
-    p.add_argument("--text-encoder", default="scenes-t5")
+    p.add_argument("--tokenizers", nargs="+", help="default: both shipped ones, or Stable Diffusion's for a data set")
+    p.add_argument("--text-encoder", help="default: the shipped one, or flan-t5-base for a data set")
     p.add_argument("--batch-size", type=int, default=256)
     p.add_argument("--shard-size", type=int, default=8192, help="images in each file")
     p.add_argument("--part", type=int, default=0, help="which of --parts writing processes this is, from 0")
@@ -19,6 +20,7 @@ def add_cache(p) -> None:
     p.add_argument("--stream", action="store_true", help="measure as a stream, as an address is always read")
     p.add_argument("--window", type=int, help="measure with the rows of so many shards mixed; default: all, a stream 4")
     add_source(p, 320_000)
+    add_cached_captions(p)
     add_threads(p)
 
 
@@ -27,17 +29,14 @@ def run_cache(args) -> None:
     use_threads(args)
     if args.measure:
         return measure_cache(args)
-    from fluidlab.data.scenes import EmojiScenes
     from fluidlab.data.token_cache import missing_shards, what_is_missing, write_cache
-    from fluidlab.text import load_text_encoder
-    from fluidlab.tokenizer import load_tokenizer
-    scenes = EmojiScenes(args.split, args.image_size, args.data_seed, size=args.num_images)
-    folder = write_cache(args.folder, scenes, args.num_images, {n: load_tokenizer(n) for n in args.tokenizers},
-                         load_text_encoder(args.text_encoder), batch_size=args.batch_size, shard_size=args.shard_size,
-                         part=args.part, parts=args.parts,
-                         description={"scenes": args.split, "image_size": args.image_size, "seed": args.data_seed})
+    complete(args)
+    source, description = open_source(args)
+    num_images = count_images(source, args.num_images)
+    folder = write_cache(args.folder, source, num_images, *load_parts(args), batch_size=args.batch_size,
+                         shard_size=args.shard_size, part=args.part, parts=args.parts, description=description)
     missing = missing_shards(folder)
-    print(f"{folder} holds {args.num_images} images" if not missing else
+    print(f"{folder} holds {num_images} images{report(source)}" if not missing else
           f"{folder}: part {args.part} of {args.parts} is written, {what_is_missing(folder)}")
 
 
@@ -174,21 +173,28 @@ def run_export(args) -> None:
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.model.files import save_model, write_json
     from fluidlab.text import load_text_encoder
-    from fluidlab.tokenizer import load_tokenizer
+    from fluidlab.tokenizer import SHIPPED, load_tokenizer
     from fluidlab.train.checkpoint import averaged_model
     defaults = given(guidance_scale=args.guidance_scale, temperature=args.temperature)
     SampleConfig(**defaults)
     model, steps = averaged_model(args.trained)
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
-    found = {"tokenizer": tokens_fingerprint(load_tokenizer(args.tokenizer)),
-             "text_encoder": load_text_encoder(args.text_encoder).fingerprint()}
+    tokenizer, text_encoder = load_tokenizer(args.tokenizer), load_text_encoder(args.text_encoder)
+    found = {"tokenizer": tokens_fingerprint(tokenizer), "text_encoder": text_encoder.fingerprint()}
+    rounded = text_encoder.fingerprint(torch.bfloat16)     # as it was in a cache made with --precision bf16
+    if facts.get("fingerprints", {}).get("text_encoder") == rounded:
+        found["text_encoder"] = rounded
     for part, made_with in facts.setdefault("fingerprints", found).items():
         if found[part] != made_with:
             raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "
                              f"{made_with[:12]}, it has {found[part][:12]}.")
     save_model(model, args.out, dtype=torch.float16)
-    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder,
+    shipped = args.tokenizer in SHIPPED
+    if not shipped:                # with the statistics that its tokens were scaled by, which are this machine's alone
+        tokenizer.save_pretrained(args.out / "tokenizer")
+    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer if shipped else "tokenizer",
+                                            "text_encoder": args.text_encoder,
                                             **({"defaults": defaults} if defaults else {})})
     write_json(args.out / "training.json", {**facts, "steps": steps, "images": steps * config.batch_size})
     if args.results is not None:

@@ -19,9 +19,9 @@ import torch
 
 from fluidlab.config import SampleConfig
 from fluidlab.data.token_cache import tokens_fingerprint
-from fluidlab.publish.card import pipeline_card
 from fluidlab.model.files import load_model, save_model, write_json
 from fluidlab.model.fluid import Fluid
+from fluidlab.publish.card import pipeline_card
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import load_tokenizer
 
