@@ -1,6 +1,7 @@
 """fluidlab: rebuild Fluid (arXiv 2410.13863), the text-to-image Transformer with continuous tokens in random order."""
 
 from fluidlab.config import ModelConfig, SampleConfig, TrainConfig
+from fluidlab.data.captions_open import open_captions
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.data.token_cache import TokenCache, write_cache
 from fluidlab.evaluate.loss import validation_loss, validator
@@ -19,6 +20,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HEADS", "ORDERS", "SIZES", "EmojiScenes", "Fluid", "FluidPipeline", "ModelConfig", "SampleConfig", "Step",
-    "TokenCache", "TrainConfig", "Trainer", "generate", "inpaint", "load_text_encoder", "load_tokenizer", "preset",
-    "token_mask", "train", "validation_loss", "validator", "write_cache",
+    "TokenCache", "TrainConfig", "Trainer", "generate", "inpaint", "load_text_encoder", "load_tokenizer",
+    "open_captions", "preset", "token_mask", "train", "validation_loss", "validator", "write_cache",
 ]
