@@ -5,6 +5,7 @@ and the memory does not grow with it. Half precision is autocast's: the weights 
 has the same fingerprint however it computes, and what comes out is float32 always.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,6 +39,12 @@ class Chunks:
         """Images at once, of so many pixels each."""
         return self.max_batch or max(1, PIXELS_AT_ONCE // pixels)
 
+    def _precision(self, weight: Tensor):
+        """Autocast where it has something to do: not every device knows it."""
+        if self.dtype == torch.float32 or weight.dtype != torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(weight.device.type, self.dtype)
+
     def __call__(self, step: Callable[[Tensor], Tensor], batch: Tensor, pixels: int, weight: Tensor,
                  after: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Run `step` over the batch.
@@ -52,10 +59,10 @@ class Chunks:
         Returns:
             (B, ...) on the device of `batch`, float32 unless `after` makes whole numbers.
         """
-        answers, halved = [], self.dtype != torch.float32 and weight.dtype == torch.float32
+        answers = []
         for chunk in batch.split(self.size(pixels)):
             chunk = chunk.to(device=weight.device, dtype=weight.dtype if chunk.is_floating_point() else None)
-            with torch.autocast(weight.device.type, self.dtype, enabled=halved):
+            with self._precision(weight):
                 answer = step(chunk)
             answer = answer.float()
             answer = answer if after is None else after(answer)
