@@ -134,7 +134,7 @@ def test_amused_sees_pixels_from_0_to_1(tmp_path):
     assert tokenizer.encode(images()).equal(expected)
     shape = (2, 3, 5, 4)
     decoded = model.decode(expected.flatten(), force_not_quantize=True, shape=shape).sample.clip(0, 1) * 2 - 1
-    assert torch.allclose(tokenizer.decode(expected, (3, 5)), decoded, atol=1e-5)
+    assert torch.allclose(tokenizer.decode(expected, (3, 5)), decoded, atol=1e-4)
     tokenizer.save_pretrained(tmp_path / "copy")
     copy, signed = load_tokenizer(tmp_path / "copy"), load_tokenizer(tmp_path, pixel_range=SIGNED)
     assert copy.encode(images()).equal(expected) and not signed.encode(images()).equal(expected)

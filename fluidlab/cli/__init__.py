@@ -1,4 +1,4 @@
-"""`fluidlab doctor | fit | stats | cache | train | export | sample | evaluate | scale | plan | shards`: a few lines each.
+"""`fluidlab doctor | fit | stats | cache | train | export | sample | evaluate | scale | plan | shards`.
 
 Every command is two functions in a file of this folder: one that adds its options, one that runs it. Mistakes are one
 sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has been saved.
