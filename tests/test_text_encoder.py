@@ -274,6 +274,18 @@ class TestOfTheWeb:
         narrow = load_text_encoder(tmp_path, features_dtype=torch.bfloat16)(WEB)[0]
         assert narrow.dtype == torch.bfloat16 and narrow.equal(exact.bfloat16()) and narrow[~mask].eq(0).all()
 
+    def test_weights_in_several_files(self, tmp_path):
+        """As T5-XXL has them."""
+        model = web_t5(tmp_path / "whole")
+        model.save_pretrained(tmp_path / "parts", max_shard_size="30KB")
+        put_spiece(tmp_path / "parts")
+        shards = sorted((tmp_path / "parts").glob("model-*.safetensors"))
+        assert len(shards) > 1 and load_text_encoder(tmp_path / "parts")(WEB)[0].equal(
+            load_text_encoder(tmp_path / "whole")(WEB)[0])
+        shards[1].unlink()
+        with pytest.raises(ValueError, match=f"cannot be loaded, because it lacks {shards[1].name}: give a folder"):
+            load_text_encoder(tmp_path / "parts")
+
     def test_a_long_list_goes_through_in_chunks(self, tmp_path):
         web_t5(tmp_path)
         whole, cut = load_text_encoder(tmp_path), load_text_encoder(tmp_path, max_batch=3)

@@ -77,12 +77,12 @@ def test_an_autoencoder_kl_is_diffusers_own_scaled_and_packed(config, shift, fac
     assert (tokenizer.kind, tokens.shape) == ("continuous", (2, 15, 4 * C)) and tokenizer.token_dim == 4 * C
     latents = model.encode(images()).latent_dist.mean
     shift, factor = (torch.tensor(values).view(1, C, 1, 1) for values in (shift, factor))
-    assert torch.allclose(unpack(tokens, (3, 5)), (latents - shift) * factor, atol=1e-5)
+    assert torch.allclose(unpack(tokens, (3, 5)), (latents - shift) * factor, atol=1e-4)
     expected = model.decode(latents).sample.clamp(-1, 1)
     assert torch.allclose(tokenizer.decode(tokens, (3, 5)), expected, atol=1e-4)
     drawn = model.encode(images()).latent_dist.sample(torch.Generator().manual_seed(3))
     sampled = tokenizer.encode(images(), torch.Generator().manual_seed(3))
-    assert torch.allclose(unpack(sampled, (3, 5)), (drawn - shift) * factor, atol=1e-5)
+    assert torch.allclose(unpack(sampled, (3, 5)), (drawn - shift) * factor, atol=1e-4)
 
 
 @torch.no_grad()
@@ -119,7 +119,7 @@ def test_the_codes_of_a_vqmodel_are_the_nearest_looked_up_by_hand(changes, tmp_p
     codes = codebook[tokens].reshape(2, 3, 5, -1).permute(0, 3, 1, 2)                     # (B, E, 3, 5)
     spatial = codes if model.config.norm_type == "spatial" else None
     expected = model.decoder(model.post_quant_conv(codes), spatial).clamp(-1, 1)
-    assert torch.allclose(tokenizer.decode(tokens, (3, 5)), expected, atol=1e-5)
+    assert torch.allclose(tokenizer.decode(tokens, (3, 5)), expected, atol=1e-4)
 
 
 @torch.no_grad()
@@ -154,8 +154,8 @@ class TestChunks:
             part.register_forward_hook(lambda module, given, made: seen.append(len(given[0])))
         x = images(7, 16, 16)
         tokens = cut.encode(x)
-        assert seen == [3, 3, 1] and torch.allclose(tokens.float(), whole.encode(x).float(), atol=1e-5)
-        assert torch.allclose(cut.decode(tokens), whole.decode(tokens), atol=1e-5) and seen == [3, 3, 1] * 2
+        assert seen == [3, 3, 1] and torch.allclose(tokens.float(), whole.encode(x).float(), atol=1e-4)
+        assert torch.allclose(cut.decode(tokens), whole.decode(tokens), atol=1e-4) and seen == [3, 3, 1] * 2
 
     @pytest.mark.parametrize("side, at_once", [(64, 128), (256, 8), (512, 2), (1024, 1), (4096, 1)])
     def test_by_itself_it_goes_by_pixels(self, side, at_once):
@@ -168,8 +168,8 @@ class TestChunks:
         seen = []
         cut.encoder.register_forward_hook(lambda module, given, made: seen.append(len(given[0])))
         tokens = cut.encode(x)
-        assert seen == [2, 2, 1] and torch.allclose(tokens.float(), whole.encode(x).float(), atol=1e-5)
-        assert torch.allclose(cut.decode(tokens), whole.decode(tokens), atol=1e-5)
+        assert seen == [2, 2, 1] and torch.allclose(tokens.float(), whole.encode(x).float(), atol=1e-4)
+        assert torch.allclose(cut.decode(tokens), whole.decode(tokens), atol=1e-4)
 
     @pytest.mark.parametrize("options, sentence", [
         ({"dtype": torch.float16}, "dtype must be one of torch.float32, torch.bfloat16, got torch.float16"),
@@ -195,6 +195,18 @@ def test_half_precision_computes_in_it_and_answers_in_float32(build, tmp_path):
         assert tokens.dtype == torch.float32 and 0 < (tokens - exact).abs().mean() < 0.02 * exact.abs().mean()
     error = (pixels - full.decode(tokens, (3, 5))).abs().mean()
     assert 0 < error < 0.02
+
+
+@pytest.mark.parametrize("name", ["scenes-vae", "scenes-vq"])
+def test_the_shipped_ones_in_half_precision(name):
+    full, half, seen = load_tokenizer(name), load_tokenizer(name, dtype=torch.bfloat16), []
+    half.decoder.conv.register_forward_hook(lambda module, given, made: seen.append(made.dtype))
+    tokens, pixels = half.encode(images(2, 64, 64)), half.decode(full.encode(images(2, 64, 64)))
+    assert seen == [torch.bfloat16] and pixels.dtype == torch.float32
+    exact = full.encode(images(2, 64, 64)).float()
+    other = (tokens != exact).float().mean() if half.kind == "discrete" else (tokens - exact).abs().mean()
+    assert other < (0.2 if half.kind == "discrete" else 0.05)
+    assert 0 < (pixels - full.decode(full.encode(images(2, 64, 64)))).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("build", [kl, vq])
