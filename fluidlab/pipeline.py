@@ -5,6 +5,7 @@ users of diffusers know them. What to notice: below that surface it is still fou
 reads, `generate` draws tokens, the tokenizer decodes them, and nothing here knows of orders or heads.
 """
 
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -59,7 +60,8 @@ class FluidPipeline(DiffusionPipeline):
         self.register_modules(model=FluidModel.of(model), tokenizer=tokenizer, text_encoder=text_encoder)
         self.register_to_config(defaults=dict(defaults or {}))
         self.training_facts, self._interrupt, self._num_timesteps = None, False, 0
-        self.set_progress_bar_config(disable=None)              # a bar in a terminal, none in a notebook or a file
+        notebook = "ipykernel" in sys.modules                   # whose page would keep the bar of every call
+        self.set_progress_bar_config(disable=True if notebook else None)        # None: shown in a terminal only
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, torch_dtype: torch.dtype | None = None,

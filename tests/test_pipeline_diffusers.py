@@ -229,10 +229,18 @@ class TestCallback:
         assert len(steps) == 20
 
 
-def test_the_bar_is_shown_where_it_is_asked_for(capsys):
+def test_the_bar_is_shown_in_a_terminal_and_where_it_is_asked_for(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    in_a_notebook = pipeline()
+    monkeypatch.delitem(sys.modules, "ipykernel")
     pipe = pipeline()
     pipe(CAT, **QUICK)
     assert capsys.readouterr().err == ""                                    # not a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    in_a_notebook(CAT, **QUICK)
+    assert capsys.readouterr().err == ""
+    pipe(CAT, **QUICK)
+    assert "16/16" in capsys.readouterr().err
     pipe.set_progress_bar_config(disable=False, desc="drawing")
     pipe(CAT, num_inference_steps=8, **QUICK)
     assert "drawing: 100%" in (said := capsys.readouterr().err) and "8/8" in said

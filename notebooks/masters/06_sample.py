@@ -565,8 +565,7 @@ show(contact_sheet([p for pixels in varied.values() for p in pixels],
                    [f"strength {strength:g}\nchange {moved[strength]:.1f}" for strength in varied],
                    [f"seed {seed + i}" for i in range(6)], scale=2),
      alt=f"Six variations of the scene ({scene['caption']}) at each of four strengths. Mean change of a pixel, in "
-         "levels of 255: " + ", ".join(f"{value:.1f} at strength {strength:g}"
-                                       for strength, value in moved.items()) + ".",
+         f"levels of 255: {', '.join(f'{value:.1f} at strength {strength:g}' for strength, value in moved.items())}.",
      caption="Change: of a pixel on average, in levels of 255. At strength 1 nothing is kept but the words.")
 
 # %% [markdown]
