@@ -1,5 +1,6 @@
 """What users of diffusers expect of a pipeline: components, moving, offloading, callbacks, bars, kinds of output."""
 
+import subprocess
 import sys
 import types
 
@@ -38,6 +39,14 @@ def test_the_components_are_the_three_parts():
     assert twin.model is pipe.model and twin.config.defaults == {"temperature": 0.5}
     third = FluidPipeline.from_pipe(twin)
     assert third.model is pipe.model and third.config.defaults == {"temperature": 0.5}
+
+
+def test_the_package_is_imported_without_diffusers_and_the_pipeline_when_it_is_asked_for():
+    asked = ("import sys, fluidlab; early = {'diffusers', 'transformers'} & set(sys.modules); "
+             "from fluidlab import FluidPipeline; print(early, FluidPipeline is fluidlab.FluidPipeline); fluidlab.Fluids")
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=300)
+    assert told.stdout.strip() == "set() True"
+    assert "AttributeError: module 'fluidlab' has no attribute 'Fluids'" in told.stderr
 
 
 def test_diffusers_own_class_does_not_know_this_one(tmp_path):
