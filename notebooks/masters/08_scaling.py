@@ -430,17 +430,18 @@ for title, cells in (("SceneEval overall", pairs), ("Frechet distance", distance
 # %% [markdown]
 # Too few steps, it was. Three times the training, and all four variants draw better with size, as in the paper: the
 # judge recognises every fifth prompt of random + diffusion's mini and nearly every third of its midi; after ten times
-# the training it recognises nine of ten of mini's. The order of the four is another matter: at these budgets codes are
-# ahead of vectors and raster order is ahead of random. The paper trained for as many images as would be 30,000 of these
-# runs, and with 256 tokens instead of 16.
+# the training it recognises nine of ten of mini's. The order of the four is another matter: at this budget codes are
+# ahead of vectors, and raster order is ahead of random. The paper trained on some ten thousand times as many images,
+# with 256 tokens each instead of 16.
 #
 # The judge's score of random + diffusion follows its loss across the sizes ($|r|$ above 0.9), as in the paper. The
-# Frechet distance seems to follow it less closely; but its own noise is part of that. From 600 images two drawings of
-# the same model differ by half a point, which is as much as there is between two sizes. From 2,000 images the
-# correlation is the one printed above. FRECHETTEXT
+# Frechet distance of 600 images follows it less closely ($r$ near 0.8), of 2,000 images as closely ($r$ above 0.9):
+# compare midi's two distances, and you see how much of it was the small sample. After the short training it did not
+# follow at all. A metric follows the loss where the model is good enough, and the sample large enough, for the metric
+# to see a difference.
 #
-# Over sizes *and* moments the correlation is weaker than over sizes alone, and the last figure shows why: before the
-# end of a training the learning rate is high, and the same loss gives worse pictures. Compare finished runs only.
+# Over sizes *and* moments the correlation is weaker than over finished runs alone: before the end of a training the
+# learning rate is high, and the same loss gives worse pictures. Compare finished runs only.
 #
 # ## How much is luck?
 # Another seed means other first weights, another order of the images, other masks and noise. Three seeds of one size:
@@ -495,7 +496,7 @@ display(Markdown(markdown_table(table)))
 # %% [markdown]
 # Each "no" has a reason worth finding. A cell here has seen 102,400 images and the paper's billions; its tokens are 16
 # and not 256; its scenes are simple enough for raster order to finish a drawing without looking back. The losses follow
-# laws at once; the pictures of continuous tokens need a longer training than this study could pay for.
+# laws at once; the pictures of continuous tokens need the longer training.
 #
 # ## Recap
 # - A power law is a straight line on logarithmic axes; its exponent depends on what x counts.
