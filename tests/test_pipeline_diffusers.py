@@ -43,7 +43,7 @@ def test_the_components_are_the_three_parts():
 
 def test_the_package_is_imported_without_diffusers_and_the_pipeline_when_it_is_asked_for():
     asked = ("import sys, fluidlab; early = {'diffusers', 'transformers'} & set(sys.modules); "
-             "from fluidlab import FluidPipeline; print(early, FluidPipeline is fluidlab.FluidPipeline); fluidlab.Fluids")
+             "from fluidlab import FluidPipeline as F; print(early, F is fluidlab.FluidPipeline); fluidlab.Fluids")
     told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=300)
     assert told.stdout.strip() == "set() True"
     assert "AttributeError: module 'fluidlab' has no attribute 'Fluids'" in told.stderr
