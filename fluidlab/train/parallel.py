@@ -90,8 +90,12 @@ class World:
         """Where weights are when they are first filled."""
         return self.device
 
+    def settle(self, model: Fluid) -> Fluid:
+        """What is left to do when the weights are there: nothing, they lie where they are needed."""
+        return model
+
     def spread(self, tensors) -> None:
-        """Nothing: FSDP2 has made them in shards."""
+        """Parts of a run's state lie where they are needed; nothing to do, FSDP2 has made them in shards."""
 
     def place(self, batch: Tensor) -> Tensor:
         """A batch on this process's device."""
@@ -169,9 +173,7 @@ def build(config: ModelConfig, recipe: TrainConfig, world: World | None = None) 
     world.prepare(model, recipe).to_empty(device=world.memory)
     torch.manual_seed(recipe.seed)
     model.init_weights()
-    model.to(world.device)
-    world.spread(model.parameters())
-    return model
+    return world.settle(model)
 
 
 def find_device() -> torch.device:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluidlab.config import TrainConfig
 from fluidlab.model.fluid import Fluid
@@ -84,7 +84,7 @@ class XLAWorld(World):
         return batches
 
     def prepare(self, model: Fluid, config: TrainConfig) -> Fluid:
-        """Recompute, as the recipe says; values are split once they are there (`spread`), and XLA always compiles."""
+        """Recompute, as the recipe says; values are split once they are there (`settle`), and XLA always compiles."""
         if config.checkpointing:
             for block in model.backbone.blocks:
                 block.forward = partial(recompute, block.forward)
@@ -95,21 +95,43 @@ class XLAWorld(World):
         """The host's, from where each chip is sent its share alone."""
         return torch.device("cpu")
 
+    def settle(self, model: Fluid) -> Fluid:
+        """From the host to the chips, split; and what the compiler would not find out by itself.
+
+        It must be told that images stay where they are and weights come to them. Left to choose, it sends activations
+        around, five times as much, and torch_xla's layer norm is a batch norm, for which each chip is sent all images.
+        """
+        model.to(self.device)
+        self.spread(model.parameters())
+        for layer in model.modules() if self.chips > 1 else ():
+            if isinstance(layer, nn.Linear):
+                layer.register_forward_hook(lambda layer, args, out: self._by_images(out))
+            if isinstance(layer, nn.LayerNorm):
+                layer.forward = partial(layer_norm, layer)
+        for p in model.parameters() if self.chips > 1 else ():
+            p.register_hook(self._like_the_state)
+        return model
+
     def spread(self, tensors) -> None:
-        """Split tensors over the chips, along the first dimension that allows it, and carry out what was recorded."""
         for t in tensors:
-            self._split(t, next((d for d, n in enumerate(t.shape) if n % self.shards == 0), None), "shard")
+            self._like_the_state(t)
         self.flush()
 
     def place(self, batch: Tensor) -> Tensor:
-        """A batch on the chips, each with its share of the images, or all of them if they cannot be divided."""
-        batch = batch.to(self.device)
-        self._split(batch, None if len(batch) % self.chips else 0, ("replicate", "shard"))
-        return batch
+        return self._by_images(batch.to(self.device))
 
-    def _split(self, t: Tensor, dim: int | None, over: str | tuple) -> None:
+    def _like_the_state(self, t: Tensor) -> Tensor:
+        """Split over the chips that share a copy, along the first dimension that they divide."""
         import torch_xla.distributed.spmd as spmd
-        spmd.mark_sharding(t, self.mesh, tuple(over if d == dim else None for d in range(t.ndim)))
+        dim = next((d for d, n in enumerate(t.shape) if n % self.shards == 0), None)
+        spmd.mark_sharding(t, self.mesh, tuple("shard" if d == dim else None for d in range(t.ndim)))
+        return t
+
+    def _by_images(self, x: Tensor) -> Tensor:
+        """Split over all chips along the images, and its gradient too; what they do not divide, each has as a whole."""
+        from torch_xla.distributed.spmd.xla_sharding import mark_sharding_with_gradients
+        first = None if len(x) % self.chips else ("replicate", "shard")
+        return mark_sharding_with_gradients(x, self.mesh, (first,) + (None,) * (x.ndim - 1))
 
     def optimizer_options(self) -> dict:
         """Step and rate live on the chip: as Python numbers they would be part of the program, compiled each step."""
@@ -146,3 +168,10 @@ def recompute(forward, x: Tensor, text: Tensor, mask: Tensor, **options) -> Tens
         return forward(x, text, mask, **options)
     from torch_xla.utils.checkpoint import checkpoint
     return checkpoint(partial(forward, **options), x, text, mask, preserve_rng_state=False)
+
+
+def layer_norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Of each token by itself, in operations that a compiler can split along the images; float32."""
+    x = x.float() - x.float().mean(dim=-1, keepdim=True)
+    x = x * (x.square().mean(dim=-1, keepdim=True) + layer.eps).rsqrt()
+    return x if layer.weight is None else x * layer.weight + layer.bias

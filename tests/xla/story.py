@@ -91,6 +91,7 @@ def of_xla(trainer) -> dict:
     """Which share of each part of the state the first device holds, and what XLA could not do."""
     import torch_xla
     import torch_xla.debug.metrics as met
+    torch_xla.sync(wait=True)
     held, total = {}, {}
     for name, t in training_state(trainer.model, trainer.ema, trainer.optimizer).items():
         part, [shards] = name.split(".")[0], torch_xla._XLAC._get_local_shards([t.detach()])
