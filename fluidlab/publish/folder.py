@@ -144,13 +144,15 @@ def check_trained_with(folder: Path, parts: dict) -> None:
     """Raise `ValueError` unless these parts are those that the model in this folder was trained with, if that is known.
 
     A part that was saved with the model is not asked: whoever saved it had it in use, perhaps in another precision.
+    A text encoder may also be the same one rounded to bf16, in which a cache may have been made.
     """
     trained = (read_training(folder) or {}).get("fingerprints", {})
-    found = {"tokenizer": tokens_fingerprint, "text_encoder": lambda encoder: encoder.fingerprint()}
+    found = {"tokenizer": lambda tokenizer: [tokens_fingerprint(tokenizer)],
+             "text_encoder": lambda encoder: [encoder.fingerprint(), encoder.fingerprint(torch.bfloat16)]}
     for part in parts:
-        if part in trained and found[part](parts[part]) != trained[part]:
+        if part in trained and trained[part] not in (these := found[part](parts[part])):
             raise ValueError(f"the model in {folder} was trained with another {part}: fingerprint "
-                             f"{trained[part][:12]}, this one has {found[part](parts[part])[:12]}.")
+                             f"{trained[part][:12]}, this one has {these[0][:12]}.")
 
 
 def check_saving(safe_serialization: bool = True, variant: str | None = None) -> None:
