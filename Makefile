@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 PY      = $(VENV)/bin/python
 XLA_VENV  ?= .venv-xla
 XLA_TORCH ?= 2.9.0
+WORKERS ?= 2
 STAMP   = $(VENV)/.fluidlab-set-up
 OFFLINE = HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
@@ -54,7 +55,7 @@ course: set-up
 	@$(OFFLINE) $(PY) notebooks/build.py run
 
 test: set-up
-	@$(OFFLINE) $(PY) -m pytest -q
+	@$(OFFLINE) $(PY) -m pytest -q -n $(WORKERS) --dist loadfile
 
 # torch_xla fits one version of torch, with its CUDA libraries: 7 GB, so it has an environment of its own.
 test-xla:

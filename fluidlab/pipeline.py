@@ -1,83 +1,169 @@
-"""Prompt -> text features -> tokens -> image: the one place where all rooms meet."""
+"""Prompt -> text features -> tokens -> image: the one place where all rooms meet.
 
-import json
-from dataclasses import dataclass
+`FluidPipeline` is a `diffusers.DiffusionPipeline`, so that moving, offloading, saving, sharing and watching it work as
+users of diffusers know them. What to notice: below that surface it is still four lines (`__call__`): the text encoder
+reads, `generate` draws tokens, the tokenizer decodes them, and nothing here knows of orders or heads.
+"""
+
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from fluidlab.config import check_range, data_dir
-from fluidlab.model.files import load_model, save_model, write_json
+from fluidlab.config import SampleConfig, check_choice, check_range
 from fluidlab.model.fluid import Fluid
-from fluidlab.sample.edit import inpaint, paste, token_mask
-from fluidlab.sample.generate import generate
-from fluidlab.text.encoder import load_text_encoder
-from fluidlab.tokenizer import load_tokenizer
+from fluidlab.publish.folder import check_saving, load_parts, read_index, read_training, write_folder
+from fluidlab.publish.model import FluidModel, check_dtype
+from fluidlab.publish.pictures import KINDS, from_pixels, to_mask, to_pixels
+from fluidlab.publish.remote import find_folder, upload
+from fluidlab.sample.edit import canvases, forget, grow, inpaint, outpaint, paste, surround, token_mask
+from fluidlab.sample.generate import Step, generate
+
+SETTINGS = tuple(field.name for field in fields(SampleConfig))
 
 
-@dataclass(frozen=True)
-class FluidOutput:
-    """images: PIL pictures. tokens: (B, N) or (B, N, C). pixels: (B, 3, H, W) float in [-1, 1]."""
+@dataclass
+class FluidOutput(BaseOutput):
+    """images: pictures of the asked type. tokens: (B, N) or (B, N, C). pixels: (B, 3, H, W) float in [-1, 1]."""
 
-    images: list[Image.Image]
+    images: list[Image.Image] | Tensor
     tokens: Tensor
-    pixels: Tensor
+    pixels: Tensor | None = None
 
 
-class FluidPipeline:
+class FluidPipeline(DiffusionPipeline):
     """A model with the tokenizer and the text encoder that it was trained on.
 
     Args:
-        model: a `Fluid`.  tokenizer: of the kind of the model's head.  text_encoder: with the model's text_dim.
+        model: a `Fluid`; it is held as a `FluidModel` of the same tensors.
+        tokenizer: of the kind of the model's head.  text_encoder: with the model's text_dim.
+        defaults: recommended settings, fields of `SampleConfig`, used where a call does not give its own.
 
     Raises:
-        ValueError: parts that do not belong together.
+        ValueError: parts that do not belong together, or defaults out of range.
     """
 
-    def __init__(self, model: Fluid, tokenizer, text_encoder):
-        self.model, self.tokenizer, self.text_encoder = model, tokenizer, text_encoder
-        config = model.config
-        if tokenizer.kind != config.token_kind:
-            raise ValueError(f"head {config.head!r} needs a {config.token_kind} tokenizer, got a {tokenizer.kind} one.")
-        size = "codebook_size" if tokenizer.kind == "discrete" else "token_dim"
-        if getattr(tokenizer, size) != getattr(config, size):
-            raise ValueError(f"the model was built for {size} {getattr(config, size)}, "
-                             f"the tokenizer has {getattr(tokenizer, size)}.")
-        if text_encoder.dim != config.text_dim:
-            raise ValueError(f"the model was built for text_dim {config.text_dim}, "
-                             f"the text encoder has {text_encoder.dim}.")
+    model_cpu_offload_seq = "text_encoder->model->tokenizer"
+    _callback_tensor_inputs = ["tokens", "unknown", "positions"]
+
+    def __init__(self, model: Fluid | FluidModel, tokenizer, text_encoder, defaults: dict | None = None):
+        super().__init__()
+        _check_fit(model.config, tokenizer, text_encoder)
+        SampleConfig.from_dict(defaults or {})
+        self.register_modules(model=FluidModel.of(model), tokenizer=tokenizer, text_encoder=text_encoder)
+        self.register_to_config(defaults=dict(defaults or {}))
+        self.training_facts, self._interrupt, self._num_timesteps = None, False, 0
+        notebook = "ipykernel" in sys.modules                   # whose page would keep the bar of every call
+        self.set_progress_bar_config(disable=True if notebook else None)        # None: shown in a terminal only
 
     @classmethod
-    def from_pretrained(cls, name: str | Path) -> "FluidPipeline":
-        """A pipeline by shipped name ("random-diffusion-mini") or folder.
+    def from_pretrained(cls, name: str | Path, *, torch_dtype: torch.dtype | None = None,
+                        dtype: torch.dtype | None = None, use_safetensors: bool = True, verify: bool = True,
+                        model: Fluid | None = None, tokenizer=None, text_encoder=None, defaults: dict | None = None,
+                        **download) -> "FluidPipeline":
+        """A pipeline by shipped name ("random-diffusion-mini"), folder or Hub id ("owner/name").
+
+        Args:
+            torch_dtype, dtype: float32 or bfloat16, as in `to`.  use_safetensors: only True.
+            verify: compare the weights with the sums that they were saved with.
+            model, tokenizer, text_encoder, defaults: used in place of the folder's own.
+            download: revision, cache_dir, token, force_download, local_files_only, for a Hub id.
 
         Raises:
-            ValueError: neither exists; the sentence lists what is shipped.
+            ValueError: nothing of that name (the sentence lists what is shipped), a file that is missing, broken or
+                not as it was saved, or a part that the model was not trained with.
         """
-        folder = Path(name) if Path(name).is_dir() else data_dir() / str(name)
-        if not (folder / "pipeline.json").is_file():
-            shipped = sorted(p.parent.name for p in data_dir().glob("*/pipeline.json"))
-            raise ValueError(f"{str(name)!r} is neither a folder with a pipeline.json nor a shipped model; "
-                             f"shipped are: {', '.join(shipped) or 'none'}.")
-        parts = json.loads((folder / "pipeline.json").read_text(encoding="utf-8"))
+        if use_safetensors is False:
+            raise ValueError("use_safetensors must be True, got False: pickled weights are never read.")
+        wanted = check_dtype(dtype or torch_dtype)
+        folder = find_folder(name, **download)
+        given = {"model": model, "tokenizer": tokenizer, "text_encoder": text_encoder}
+        parts = load_parts(folder, {name: part for name, part in given.items() if part is not None}, verify)
+        pipe = cls(**parts, defaults=read_index(folder)["defaults"] if defaults is None else defaults)
+        pipe.training_facts = read_training(folder)
+        return pipe if dtype is torch_dtype is None else pipe.to(wanted)
 
-        def find(part: str) -> str:
-            inside = folder / parts[part]
-            return str(inside) if inside.is_dir() else parts[part]
-        return cls(load_model(folder), load_tokenizer(find("tokenizer")), load_text_encoder(find("text_encoder")))
+    @classmethod
+    def download(cls, name: str | Path, **options) -> Path:
+        """The folder that `from_pretrained` would read; options as there."""
+        return find_folder(name, **options)
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> Path:
-        """Write everything that is needed to draw again: model, tokenizer and text encoder, safetensors and JSON."""
-        folder = save_model(self.model, folder, dtype=dtype)
-        self.tokenizer.save_pretrained(folder / "tokenizer")
-        self.text_encoder.save_pretrained(folder / "text_encoder")
-        write_json(folder / "pipeline.json", {"tokenizer": "tokenizer", "text_encoder": "text_encoder"})
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32, *,
+                        safe_serialization: bool = True, variant: str | None = None, push_to_hub: bool = False,
+                        repo_id: str | None = None, **hub) -> Path:
+        """Write everything that is needed to draw again, and a model card; safetensors, JSON and Markdown.
+
+        Args:
+            dtype: of the model's weights on the disk; they are float32 again when loaded.
+            push_to_hub, repo_id, hub: upload the folder as well, under its own name if `repo_id` is None.
+        """
+        check_saving(safe_serialization, variant)
+        folder = Path(folder)
+        name = repo_id or folder.name
+        self._write(folder, name, dtype)
+        if push_to_hub:
+            upload(folder, name, **{"commit_message": "Upload FluidPipeline", **hub})
         return folder
 
+    def push_to_hub(self, repo_id: str, commit_message: str = "Upload FluidPipeline", private: bool | None = None,
+                    token: str | None = None, create_pr: bool = False, safe_serialization: bool = True,
+                    variant: str | None = None, subfolder: str | None = None) -> str:
+        """Save to a temporary folder and upload it; a card that the Hub has already is kept. Returns the commit."""
+        check_saving(safe_serialization, variant)
+        with TemporaryDirectory() as folder:
+            self._write(Path(folder), repo_id, torch.float32)
+            return upload(Path(folder), repo_id, commit_message=commit_message, private=private, token=token,
+                          create_pr=create_pr, subfolder=subfolder)
+
+    def _write(self, folder: Path, name: str, dtype: torch.dtype) -> None:
+        self.save_config(folder)                                # model_index.json: what diffusers knows a pipeline by
+        write_folder(folder, name, self.model, self.tokenizer, self.text_encoder, dtype=dtype,
+                     defaults=dict(self.config.defaults), training=self.training_facts)
+
+    def to(self, *args, dtype: torch.dtype | None = None, **options) -> "FluidPipeline":
+        """Move, as in diffusers: `to(device)`, `to(dtype)`, `to(device, dtype)`.
+
+        bfloat16 is for the text encoder, the aligner and the backbone. The head, whose diffusion arithmetic is float32
+        by rule, and the tokenizer stay float32, bit for bit.
+
+        Raises:
+            ValueError: a dtype that is neither float32 nor bfloat16, or two of them.
+        """
+        dtypes = [a for a in args if isinstance(a, torch.dtype)] + ([] if dtype is None else [dtype])
+        if len(dtypes) > 1:
+            raise ValueError(f"to takes one dtype, got {len(dtypes)}: {', '.join(map(str, dtypes))}.")
+        wanted = check_dtype(dtypes[0]) if dtypes else None
+        super().to(*(a for a in args if not isinstance(a, torch.dtype)), **options)
+        for part in (self.model, self.text_encoder):
+            if wanted is not None and isinstance(part, nn.Module):
+                part.to(wanted)
+        return self
+
+    def enable_sequential_cpu_offload(self, *args, **options) -> None:
+        """Refused: it moves a layer when its `forward` runs, and Fluid reads weights elsewhere too (the mask token)."""
+        raise ValueError("a FluidPipeline cannot be offloaded layer by layer; enable_model_cpu_offload works.")
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `pipe._interrupt = True` in a callback and the drawing ends after that step."""
+        return self._interrupt
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps over the sequence of the latest call."""
+        return self._num_timesteps
+
+    @torch.no_grad()
     def __call__(self, prompt: str | list[str], *, seed: int | list[int] | None = None, generator=None,
-                 num_images_per_prompt: int = 1, **options) -> FluidOutput:
+                 num_images_per_prompt: int = 1, output_type: str = "pil", return_dict: bool = True,
+                 **options) -> FluidOutput | tuple:
         """Draw images.
 
         Args:
@@ -85,40 +171,201 @@ class FluidPipeline:
             seed: image i uses seed + i; or one seed per image. The same seed draws the same image in any batch.
             generator: instead of a seed, as in `generate`.
             num_images_per_prompt: each prompt that many times, with seeds of their own.
+            output_type: "pil", "pt" (B, 3, H, W) in [0, 1], "np" (B, H, W, 3) in [0, 1], or "latent", the tokens.
+            return_dict: False for a tuple with the images alone.
             options: guidance_scale, guidance_schedule, temperature, num_inference_steps, num_denoising_steps,
-                on_step, use_cache: of `generate`.
+                on_step, use_cache: of `generate`. What is not given is the pipeline's default, or `generate`'s.
+                callback_on_step_end: called as (pipe, step, step, tensors) after every step of the sequence, with those
+                of tokens, unknown and positions that callback_on_step_end_tensor_inputs names (by default the tokens).
+                Tokens in the dictionary that it returns take the place of those so far.
         """
-        check_range("num_images_per_prompt", num_images_per_prompt, 1, kind=int)
+        check_choice("output_type", output_type, (*KINDS, "latent"))
         prompts = [p for p in ([prompt] if isinstance(prompt, str) else list(prompt))
-                   for _ in range(num_images_per_prompt)]
+                   for _ in range(_counted(num_images_per_prompt))]
+        generator = _generators(seed, generator, len(prompts))
         features, mask = self.text_encoder(prompts)                                     # (B, S, E), (B, S)
-        tokens = generate(self.model, features, mask, generator=_generators(seed, generator, len(prompts)), **options)
-        return self._output(tokens)
+        with self._watched([self.model.config.seq_len], **options) as options:
+            tokens = generate(self._awake("model"), features, mask, generator=generator, **options)
+        pixels = None if output_type == "latent" else self._decode(tokens)
+        self.maybe_free_model_hooks()
+        images = tokens if pixels is None else from_pixels(pixels, output_type)
+        return FluidOutput(images, tokens, pixels) if return_dict else (images,)
 
-    def inpaint(self, image: Tensor, pixel_mask: Tensor, prompt: str, *, seed: int | None = None, ring: int = 1,
+    @torch.no_grad()
+    def inpaint(self, image: Tensor | Image.Image, pixel_mask: Tensor | Image.Image, prompt: str, *,
+                seed: int | list[int] | None = None, generator=None, num_images_per_prompt: int = 1, ring: int = 1,
                 keep_pixels: bool = True, **options) -> FluidOutput:
         """Draw a part of a picture anew.
 
         Args:
-            image: (3, H, W) float in [-1, 1].  pixel_mask: (H, W) bool, True = may change.
-            prompt: of the whole picture.  ring: tokens that the mask grows by.
+            image: (3, H, W) float in [-1, 1] or a PIL picture, as large as the model's canvas.
+            pixel_mask: (H, W) bool, True = may change; or a PIL picture, white = may change.
+            prompt: of the whole picture.  ring: tokens that the mask grows by; all others never change.
             keep_pixels: paste the original over every pixel outside the mask.
+            seed, generator, num_images_per_prompt, options: as in a call.
         """
-        tokens = self.tokenizer.encode(image[None])
-        unknown = token_mask(pixel_mask, self.tokenizer.patch_size, ring)
-        features, mask = self.text_encoder([prompt])
-        tokens = inpaint(self.model, tokens, unknown, features, mask, generator=_generators(seed, None, 1), **options)
-        output = self._output(tokens)
-        return self._images(tokens, paste(image[None], output.pixels, pixel_mask)) if keep_pixels else output
+        pixel_mask = to_mask(pixel_mask).to(self._execution_device)
+        unknown = token_mask(pixel_mask, self.tokenizer.patch_size, ring)               # (N,)
+        pixels = self._on_canvas(image)
+        generator = _generators(seed, generator, _counted(num_images_per_prompt))
+        tokens = self._redraw(pixels, unknown, prompt, generator, num_images_per_prompt, options)
+        return self._edited(tokens, pixels, pixel_mask if keep_pixels else None)
 
-    def _output(self, tokens: Tensor) -> FluidOutput:
-        with torch.no_grad():
-            return self._images(tokens, self.tokenizer.decode(tokens))
+    @torch.no_grad()
+    def variation(self, image: Tensor | Image.Image, prompt: str, *, strength: float = 0.5,
+                  pixel_mask: Tensor | Image.Image | None = None, seed: int | list[int] | None = None, generator=None,
+                  num_images_per_prompt: int = 1, **options) -> FluidOutput:
+        """Forget a random share of a picture's tokens and draw them anew, each image another share.
 
-    @staticmethod
-    def _images(tokens: Tensor, pixels: Tensor) -> FluidOutput:
-        arrays = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-        return FluidOutput([Image.fromarray(a) for a in arrays], tokens, pixels)
+        Args:
+            image, prompt, seed, generator, num_images_per_prompt, options: as in `inpaint`.
+            strength: share of the tokens that is drawn anew, from above 0 to 1 (then nothing of the picture is left).
+            pixel_mask: as in `inpaint`, without a ring: only tokens that it touches are forgotten; None = all may be.
+        """
+        pixels, N = self._on_canvas(image), self.model.config.seq_len
+        allowed = (torch.ones(N, dtype=torch.bool) if pixel_mask is None
+                   else token_mask(to_mask(pixel_mask), self.tokenizer.patch_size, ring=0)).to(pixels.device)
+        generator = _generators(seed, generator, _counted(num_images_per_prompt))
+        unknown = forget(strength, allowed, num_images_per_prompt, generator)           # (B, N)
+        return self._edited(self._redraw(pixels, unknown, prompt, generator, num_images_per_prompt, options), pixels)
+
+    @torch.no_grad()
+    def outpaint(self, image: Tensor | Image.Image, prompt: str, *, top: int = 0, bottom: int = 0, left: int = 0,
+                 right: int = 0, ring: int = 0, keep_pixels: bool = True, seed: int | list[int] | None = None,
+                 generator=None, num_images_per_prompt: int = 1, **options) -> FluidOutput:
+        """Draw around a picture: the result is larger by the margins.
+
+        Positions are learned for one canvas, so the canvas moves: half on what is known, half on what is not, and so
+        on until the margins are full. What is further away than a canvas is forgotten; the prompt is the same for all.
+
+        Args:
+            image: (3, h, w) float in [-1, 1] or a PIL picture, sides multiples of 16; with its margins at least as
+                large as the canvas, so a smaller picture can be completed to one canvas.
+            top, bottom, left, right: pixels to add, multiples of 16.
+            ring: tokens at the picture's border that are drawn anew too; all others never change.
+            prompt, keep_pixels, seed, generator, num_images_per_prompt, options: as in `inpaint`.
+        """
+        patch, pixels = self.tokenizer.patch_size, to_pixels(image).to(self._execution_device)
+        margins = _in_tokens(patch, top=top, bottom=bottom, left=left, right=right)
+        check_range("ring", ring, 0, kind=int)
+        generator = _generators(seed, generator, _counted(num_images_per_prompt))
+        known = self._awake("tokenizer").encode(pixels)                                 # (1, h w) or (1, h w, C)
+        known = known.unflatten(1, (pixels.shape[-2] // patch, -1))                     # (1, h, w) or (1, h, w, C)
+        H, W = known.shape[1] + sum(margins[:2]), known.shape[2] + sum(margins[2:])
+        blank = self.model.head.blank(num_images_per_prompt, H * W, known.device)
+        tokens, outside = surround(known, margins, blank)                               # (B, H, W[, C]), (H, W)
+        unknown = grow(outside, ring)
+        holes = [number for _, _, number in canvases(unknown, self.model.config.grid)]
+        features, mask = self.text_encoder([prompt] * num_images_per_prompt)
+        with self._watched(holes, **options) as options:
+            tokens = outpaint(self._awake("model"), tokens, unknown, features, mask, generator=generator, **options)
+        larger = nn.functional.pad(pixels, (left, right, top, bottom))                  # (1, 3, 16 H, 16 W)
+        may_change = outside.repeat_interleave(patch, 0).repeat_interleave(patch, 1)    # (16 H, 16 W)
+        return self._edited(tokens.flatten(1, 2), larger, may_change if keep_pixels else None, (H, W))
+
+    def _redraw(self, pixels: Tensor, unknown: Tensor, prompt: str, generator, number: int, options: dict) -> Tensor:
+        tokens = self._awake("tokenizer").encode(pixels)
+        tokens = torch.cat([tokens] * number)                                           # (B, N) or (B, N, C)
+        features, mask = self.text_encoder([prompt] * number)
+        with self._watched([int(unknown.sum(dim=-1).max())], **options) as options:
+            return inpaint(self._awake("model"), tokens, unknown, features, mask, generator=generator, **options)
+
+    def _edited(self, tokens: Tensor, original: Tensor, pixel_mask: Tensor | None = None,
+                grid: tuple[int, int] | None = None) -> FluidOutput:
+        pixels = self._decode(tokens, grid)
+        self.maybe_free_model_hooks()
+        if pixel_mask is not None:
+            pixels = paste(original, pixels, pixel_mask)
+        return FluidOutput(from_pixels(pixels), tokens, pixels)
+
+    @contextmanager
+    def _watched(self, holes: list[int], *, on_step=None, callback_on_step_end=None,
+                 callback_on_step_end_tensor_inputs=("tokens",), **options):
+        """The options of `generate`, with an `on_step` that serves the bar, the callback and an interruption.
+
+        Args:
+            holes: how many tokens are unknown, for every time that `generate` will be called.
+        """
+        options = {**self.config.defaults, **options}
+        steps = SampleConfig(**{name: options[name] for name in SETTINGS if name in options}).num_inference_steps
+        names = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
+        for name in names:
+            check_choice("callback_on_step_end_tensor_inputs", name, self._callback_tensor_inputs)
+        self._num_timesteps = sum(len(self.model.order.chunk_sizes(hole, steps)) for hole in holes if hole)
+        self._interrupt = False
+
+        def watch(step: Step) -> bool:
+            if callback_on_step_end is not None:
+                self._tell(callback_on_step_end, names, step)
+            bar.update()
+            return (on_step is None or on_step(step) is not False) and not self._interrupt
+
+        with self.progress_bar(total=self._num_timesteps) as bar:
+            yield {**options, "on_step": watch}
+
+    def _tell(self, callback, names, step: Step) -> None:
+        answer = callback(self, step.index, step.index, {name: getattr(step, name) for name in names}) or {}
+        tokens = answer.get("tokens", step.tokens)
+        if tokens.shape != step.tokens.shape:
+            raise ValueError(f"a callback must return tokens of shape {tuple(step.tokens.shape)}, got "
+                             f"{tuple(tokens.shape)}.")
+        if tokens is not step.tokens:
+            step.tokens.copy_(tokens)
+
+    def _awake(self, name: str):
+        """A part, moved to the accelerator if it was offloaded: the hook only knows of `forward`, so it is asked."""
+        part = getattr(self, name)
+        hook = getattr(part, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(part)
+        return part
+
+    def _decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Pixels (B, 3, H, W); tokens that an interrupted drawing left blank become grey squares."""
+        tokenizer, (rows, columns) = self._awake("tokenizer"), grid or self.model.config.grid
+        blank = tokens == self.model.head.blank(*tokens.shape[:2], tokens.device)       # (B, N) or (B, N, C)
+        unknown = blank.reshape(*tokens.shape[:2], -1).all(dim=2)                       # (B, N)
+        if not unknown.any():
+            return tokenizer.decode(tokens, (rows, columns))
+        patch = tokenizer.patch_size
+        grey = tokenizer.encode(torch.zeros(1, 3, rows * patch, columns * patch, device=tokens.device))
+        chosen = unknown.view(*unknown.shape, *[1] * (tokens.ndim - 2))
+        pixels = tokenizer.decode(torch.where(chosen, grey, tokens), (rows, columns))
+        squares = unknown.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+        return pixels.masked_fill(squares, 0.0)
+
+    def _on_canvas(self, image: Tensor | Image.Image) -> Tensor:
+        pixels = to_pixels(image).to(self._execution_device)
+        H, W = (side * self.tokenizer.patch_size for side in self.model.config.grid)
+        if tuple(pixels.shape[-2:]) != (H, W):
+            raise ValueError(f"the picture must be as large as the model's canvas, {H}x{W} pixels, got "
+                             f"{pixels.shape[-2]}x{pixels.shape[-1]}.")
+        return pixels
+
+
+def _check_fit(config, tokenizer, text_encoder) -> None:
+    if tokenizer.kind != config.token_kind:
+        raise ValueError(f"head {config.head!r} needs a {config.token_kind} tokenizer, got a {tokenizer.kind} one.")
+    size = "codebook_size" if tokenizer.kind == "discrete" else "token_dim"
+    if getattr(tokenizer, size) != getattr(config, size):
+        raise ValueError(f"the model was built for {size} {getattr(config, size)}, "
+                         f"the tokenizer has {getattr(tokenizer, size)}.")
+    if text_encoder.dim != config.text_dim:
+        raise ValueError(f"the model was built for text_dim {config.text_dim}, "
+                         f"the text encoder has {text_encoder.dim}.")
+
+
+def _in_tokens(patch: int, **margins: int) -> tuple[int, ...]:
+    for name, margin in margins.items():
+        check_range(name, margin, 0, kind=int)
+        if margin % patch:
+            raise ValueError(f"{name} must be a multiple of {patch} pixels, got {margin}.")
+    return tuple(margin // patch for margin in margins.values())
+
+
+def _counted(num_images_per_prompt: int) -> int:
+    check_range("num_images_per_prompt", num_images_per_prompt, 1, kind=int)
+    return num_images_per_prompt
 
 
 def _generators(seed, generator, batch: int):

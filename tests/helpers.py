@@ -38,3 +38,38 @@ def batch(model: Fluid, B: int = 4, S: int = 6, seed: int = 0):
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def small_judge(folder, favourite: str = "cat"):
+    """GenEval's two networks, real classes with small random weights, in `folder/detector` and `folder/clip`.
+
+    The detector's last layer leans to one class, because random weights are never sure of anything.
+    """
+    import json
+
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPConfig, CLIPModel, Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
+
+    from fluidlab.evaluate.geneval_prompts import CLASSES
+    torch.manual_seed(0)
+    swin = SwinConfig(image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4,
+                      out_features=["stage1", "stage2", "stage3", "stage4"])
+    config = Mask2FormerConfig(
+        backbone_config=swin, hidden_dim=32, feature_size=32, mask_feature_size=32, encoder_layers=1, decoder_layers=2,
+        num_attention_heads=2, dim_feedforward=32, encoder_feedforward_dim=32, num_queries=6,
+        id2label=dict(enumerate(CLASSES)), label2id={name: i for i, name in enumerate(CLASSES)})
+    detector = Mask2FormerForUniversalSegmentation(config)
+    with torch.no_grad():
+        detector.class_predictor.bias[CLASSES.index(favourite)] = 8.0
+        for p in detector.model.transformer_module.decoder.mask_predictor.parameters():
+            p.mul_(8)                                                     # masks of both signs, with edges
+    detector.save_pretrained(folder / "detector")
+    sizes = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    text = dict(sizes, vocab_size=514, max_position_embeddings=77, bos_token_id=512, eos_token_id=513, pad_token_id=513)
+    vision = dict(sizes, image_size=32, patch_size=8)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)).save_pretrained(folder / "clip")
+    letters = sorted(ByteLevel.alphabet())
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "clip" / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
+    (folder / "clip" / "merges.txt").write_text("#version: 0.2\n")
+    return folder

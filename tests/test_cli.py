@@ -6,7 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import variant
 from PIL import Image
@@ -91,8 +93,12 @@ def test_a_stopped_training_resumes_to_the_same_losses(cache, tmp_path, capsys, 
 def test_a_run_becomes_a_pipeline_only_with_the_parts_it_was_trained_with(cache, tmp_path, capsys):
     run, out, results = tmp_path / "run", tmp_path / "pipe", tmp_path / "results.csv"
     assert main(["train", "--cache", str(cache), "--out", str(run), *SHORT]) == 0
-    assert main(["export", str(run), str(out), "--tokenizer", "scenes-vae", "--results", str(results)]) == 0
+    command = ["export", str(run), str(out), "--tokenizer", "scenes-vae", "--results", str(results)]
+    assert main([*command, "--temperature", "11"]) == 2
+    assert "temperature must be a number from 0 to 10, got 11.0" in capsys.readouterr().err and not out.exists()
+    assert main([*command, "--guidance-scale", "2"]) == 0
     assert "random + diffusion, 64 images seen" in capsys.readouterr().out
+    assert FluidPipeline.from_pretrained(out).config.defaults == {"guidance_scale": 2.0}
     drawn = FluidPipeline.from_pretrained(out)("a photo of a cat", seed=0, num_denoising_steps=2).images[0]
     assert drawn.size == (64, 64)
     facts = json.loads((out / "training.json").read_text())
@@ -117,16 +123,76 @@ def test_a_validation_cache_of_another_tokenizer_is_refused(cache, tmp_path, cap
     assert "another tokenizer than the training cache: fingerprint 000000000000, not " in capsys.readouterr().err
 
 
+def made_how(path):
+    with Image.open(path) as picture:
+        return json.loads(picture.text["fluidlab sample"])
+
+
 def test_prompts_become_one_picture(model_folder, tmp_path, capsys):
     out = tmp_path / "cats.png"
     command = ["sample", "a photo of a cat", "a photo of two dogs", "--model", str(model_folder), "--out", str(out),
-               "--num-denoising-steps", "3", "--num-inference-steps", "4", "--scale", "1"]
+               "--num-denoising-steps", "3", "--num-inference-steps", "4", "--scale", "1", "--no-labels"]
     assert main([*command, "--num-images-per-prompt", "3"]) == 0
     width, height = Image.open(out).size
     assert "6 images" in capsys.readouterr().out and 3 * 64 <= width < 4 * 64 and 2 * 64 <= height < 3 * 64
     first = out.read_bytes()
     assert main([*command, "--num-images-per-prompt", "3"]) == 0 and out.read_bytes() == first
     assert main([*command, "--num-images-per-prompt", "3", "--seed", "1"]) == 0 and out.read_bytes() != first
+    assert [path.name for path in tmp_path.iterdir()] == ["cats.png"]
+
+
+def test_a_picture_remembers_how_it_was_made_and_can_be_made_again(model_folder, tmp_path, capsys):
+    """Rows are models and prompts, columns are seeds; any picture of the sheet is one call of the pipeline."""
+    other = FluidPipeline.from_pretrained(model_folder)
+    other = FluidPipeline(**other.components, defaults={"temperature": 0.5}).save_pretrained(tmp_path / "calm")
+    out, prompts = tmp_path / "sheet.png", ["a photo of a cat", "Fünf Äpfel"]
+    assert main(["sample", "--seed", "5", "--seed", "9", *prompts, "--model", str(model_folder), "--model", str(other),
+                 "--num-denoising-steps", "2", "--guidance-schedule", "linear", "--scale", "1", "--out", str(out),
+                 "--no-labels"]) == 0
+    said = capsys.readouterr()
+    assert "8 images" in said.out
+    assert "fluidlab sample: The text encoder was never trained on 'fünf', 'äpfel'" in said.err
+    facts = made_how(out)
+    assert facts["seeds"] == [5, 9] and facts["device"] == "cpu" and facts["dtype"] == "float32"
+    assert [(Path(row["model"]).name, row["prompt"]) for row in facts["rows"]] == [
+        (name, prompt) for name in (model_folder.name, "calm") for prompt in prompts]
+    assert [row["temperature"] for row in facts["rows"]] == [1.0, 1.0, 0.5, 0.5]
+    row = dict(facts["rows"][2])
+    again = FluidPipeline.from_pretrained(row.pop("model"))(row.pop("prompt"), seed=facts["seeds"][1], **row).images[0]
+    sheet = np.asarray(Image.open(out).convert("RGB")).astype(int)
+    step = 64 + 6                                                               # a picture and the gap behind it
+    assert abs(sheet[2 * step:2 * step + 64, step:step + 64] - np.asarray(again)).max() <= 1
+
+
+def test_a_sheet_names_its_rows_and_columns_and_one_picture_stands_alone(model_folder, tmp_path):
+    quick = ["--model", str(model_folder), "--num-denoising-steps", "2", "--scale", "1"]
+    assert main(["sample", "a photo of a cat", *quick, "--out", str(tmp_path / "one.PNG")]) == 0
+    assert Image.open(tmp_path / "one.PNG").size == (64, 64)
+    assert main(["sample", "a photo of a cat", "", *quick, "--num-images-per-prompt", "2", "--dtype", "bfloat16",
+                 "--out", str(tmp_path / "sheet.png")]) == 0
+    width, height = Image.open(tmp_path / "sheet.png").size
+    assert width > 2 * 64 + 6 + 50 and height > 2 * 64 + 6 and made_how(tmp_path / "sheet.png")["dtype"] == "bfloat16"
+
+
+def test_a_drawing_that_fails_leaves_the_old_picture(model_folder, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "old.png"
+    out.write_bytes(b"old")
+
+    def fail(*args, **options):
+        raise ValueError("the ink is empty.")
+    monkeypatch.setattr(FluidPipeline, "__call__", fail)
+    assert main(["sample", "a photo of a cat", "--model", str(model_folder), "--out", str(out)]) == 2
+    assert "fluidlab sample: the ink is empty." in capsys.readouterr().err
+    assert out.read_bytes() == b"old" and [path.name for path in tmp_path.iterdir()] == ["old.png"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_drawn(tmp_path, capsys, monkeypatch):
+    def denied(path, *args, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+    monkeypatch.setattr(Path, "touch", denied)
+    monkeypatch.setattr(FluidPipeline, "from_pretrained", None)
+    assert main(["sample", "a photo of a cat", "--out", str(tmp_path / "a.png")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
 
 
 SAMPLE = ["sample", "a photo of a cat", "--model", "MODEL", "--out", "OUT/a.png"]
@@ -144,9 +210,13 @@ TRAIN = ["train", "--cache", "CACHE", "--out", "OUT/run", *SHORT]
     ([*SAMPLE, "--scale", "0"], "scale must be at least 1, got 0"),
     ([*SAMPLE, "--threads", "-1"], "threads must be at least 0, got -1"),
     ([*SAMPLE, "--model", "no-such-model"], "'no-such-model' is neither a folder with a pipeline.json nor a shipped"),
-    ([*SAMPLE, "--out", "OUT/missing/a.png"], "No such file or directory"),
-    ([*SAMPLE, "--out", "OUT"], "unknown file extension"),
-    ([*SAMPLE, "--out", "OUT/a.picture"], "unknown file extension: .picture"),
+    ([*SAMPLE, "--num-images-per-prompt", "3", "--seed", "1", "--seed", "2"], "must be the number of seeds, 2, got 3"),
+    ([*SAMPLE, "--seed", "-1"], "seed must be a whole number from 0 to"),
+    ([*SAMPLE, "--device", "abacus"], "device must be one that torch can use on this machine, got 'abacus'"),
+    ([*SAMPLE, "--device", "meta"], "got 'meta': its tensors have no numbers"),
+    ([*SAMPLE, "--out", "OUT/missing/a.png"], "missing/a.png, which is in a folder that does not exist"),
+    ([*SAMPLE, "--out", "OUT/a.picture"], "out must end in .png, which can hold how it was made, got"),
+    ([*SAMPLE, "--out", "OUT"], "out must end in .png"),
     ([*CACHE, "--image-size", "65"], "image_size is 65; allowed are 64, 80"),
     ([*CACHE, "--num-images", "0"], "size is 0; allowed are whole numbers from 1"),
     ([*CACHE, "--batch-size", "0"], "batch_size must be a whole number at least 1, got 0"),

@@ -81,6 +81,11 @@ class TestPipeline:
         assert facts["fingerprints"] == {"tokenizer": tokens_fingerprint(pipe.tokenizer),
                                          "text_encoder": pipe.text_encoder.fingerprint()}
 
+    def test_it_recommends_the_settings_that_its_card_was_measured_with(self, name):
+        measured = json.loads((data_dir() / name / "card.json").read_text(encoding="utf-8"))["measured_with"]
+        defaults = FluidPipeline.from_pretrained(name).config.defaults
+        assert defaults == {key: measured[key] for key in ("guidance_scale", "temperature")}
+
     def test_it_draws_a_picture_that_is_none_of_the_trivial_ones(self, name):
         """Finite, not one colour, another for another text; the same for the same seed."""
         pipe = FluidPipeline.from_pretrained(name)

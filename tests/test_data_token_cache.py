@@ -1,53 +1,43 @@
+"""Reading a token cache: what was written, in an order that follows from seed and step alone."""
+
 import json
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from caches import FakeText, Source, small_cache, tokenizers
 
 from fluidlab.data.token_cache import TokenCache, cache_tokenizer, write_cache
-
-
-class Source:
-    def batch(self, indices):
-        images = torch.stack([torch.full((3, 64, 64), i % 256, dtype=torch.uint8) for i in indices])
-        return images, ["word " * (1 + i % 4) for i in indices]
-
-
-class FakeTokenizer(nn.Module):
-    """Tokens that tell which image they came from."""
-
-    def __init__(self, kind, scale=1.0):
-        super().__init__()
-        self.kind, self.seq_len, self.token_dim, self.codebook_size = kind, 16, 2, 256
-        self.weight = nn.Parameter(torch.tensor(scale))
-
-    def encode(self, images):
-        level = ((images[:, 0, 0, 0] + 1) * 127.5).round()
-        if self.kind == "discrete":
-            return level.long()[:, None].expand(-1, 16)
-        return (level / 256)[:, None, None].expand(-1, 16, 2)
-
-
-class FakeText:
-    dim = 3
-
-    def fingerprint(self):
-        return "text"
-
-    def __call__(self, prompts):
-        lengths = [len(p.split()) for p in prompts]
-        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-        return torch.ones(len(prompts), max(lengths), 3) * torch.tensor(lengths)[:, None, None] * mask[..., None], mask
-
-
-def tokenizers(scale=1.0):
-    return {"vae": FakeTokenizer("continuous", scale), "vq": FakeTokenizer("discrete")}
 
 
 @pytest.fixture
 def folder(tmp_path):
     return write_cache(tmp_path / "cache", Source(), 50, tokenizers(), FakeText(), batch_size=16, progress=False)
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    return small_cache(tmp_path / "sharded")
+
+
+@pytest.fixture
+def first_layout(tmp_path):
+    """The same 50 images as the caches of the first layout were kept: one data set of `datasets`, text flat."""
+    from datasets import Array2D, Dataset, Features, List, Value
+    columns = {"length": Value("int16"), "text": List(Value("float16")), "vae": Array2D((16, 2), "float16"),
+               "vq": List(Value("int32"), length=16)}
+    cache = TokenCache(small_cache(tmp_path / "new"), "vae"), TokenCache(tmp_path / "new", "vq")
+    rows = [{"length": len(cache[0][i][1]), "text": cache[0][i][1].reshape(-1), "vae": cache[0][i][0],
+             "vq": cache[1][i][0]} for i in range(50)]
+    table = {name: [row[name] for row in rows] for name in columns}
+    Dataset.from_dict(table, features=Features(columns)).save_to_disk(str(tmp_path / "old" / "arrow"))
+    manifest = {name: cache[0].manifest[name] for name in ("num_images", "tokenizers", "source", "text", "max_length")}
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path / "old"
+
+
+def same(one, other):
+    return all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
 
 
 def test_what_was_written_is_read(folder):
@@ -83,20 +73,6 @@ def test_a_cache_is_kept_if_it_is_the_same_and_refused_if_not(folder):
             write_cache(folder, Source(), *changed, FakeText(), progress=False)
 
 
-def test_an_interrupted_cache_leaves_nothing_that_looks_whole(tmp_path):
-    class Stops(Source):
-        def batch(self, indices):
-            if 16 in indices:
-                raise KeyboardInterrupt
-            return super().batch(indices)
-    with pytest.raises(BaseException):  # noqa: B017 - datasets wraps it
-        write_cache(tmp_path / "cache", Stops(), 50, tokenizers(), FakeText(), batch_size=16, progress=False)
-    with pytest.raises(ValueError, match="holds no token cache"):
-        TokenCache(tmp_path / "cache", "vae")
-    write_cache(tmp_path / "cache", Source(), 50, tokenizers(), FakeText(), batch_size=16, progress=False)
-    assert len(TokenCache(tmp_path / "cache", "vae")) == 50
-
-
 def test_the_wrong_tokenizer_and_index_are_named(folder):
     with pytest.raises(ValueError, match="this cache holds tokens of vae, vq, got 'sd'"):
         TokenCache(folder, "sd")
@@ -114,3 +90,73 @@ def test_the_wrong_tokenizer_and_index_are_named(folder):
 def test_rows_are_views_of_the_file(folder):
     tokens, text = TokenCache(folder, "vae")[3]
     assert tokens.dtype == np.float16 and not tokens.flags.owndata and text.shape == (4, 3)
+
+
+def test_shards_make_no_difference(folder, sharded):
+    for name in ("vae", "vq"):
+        one, many = TokenCache(folder, name), TokenCache(sharded, name)
+        assert len(one.manifest["shards"]) == 1 and len(many.manifest["shards"]) == 5
+        for step in (0, 1, 7):
+            assert same(one.batch(step, 16, seed=3), many.batch(step, 16, seed=3))
+        assert same(one.gather([49, 0, 12, 11, 0]), many.gather(torch.tensor([49, 0, 12, 11, 0])))
+
+
+def test_a_batch_is_what_its_rows_are_one_by_one(sharded):
+    cache = TokenCache(sharded, "vae")
+    tokens, features, mask = cache.gather(range(49, -1, -1))
+    for place, index in enumerate(range(49, -1, -1)):
+        row, text = cache[index]
+        assert np.array_equal(tokens[place].half().numpy(), row) and mask[place].sum() == len(text)
+        assert np.array_equal(features[place, :len(text)].half().numpy(), text)
+        assert not features[place, len(text):].any()
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_processes_read_slices_of_the_same_batch(sharded, window):
+    cache = TokenCache(sharded, "vq", window=window)
+    for step in (0, 2, 5):                                                       # 5 lies over the end of an epoch
+        whole = cache.batch(step, 20, seed=1)
+        for size in (1, 2, 4):
+            share = 20 // size
+            parts = [cache.batch(step, 20, 1, range(r * share, (r + 1) * share)) for r in range(size)]
+            assert same(whole, [torch.cat(columns) for columns in zip(*parts, strict=True)])
+
+
+def test_the_full_order_is_the_permutation_it_always_was(sharded):
+    cache = TokenCache(sharded, "vq")
+    for epoch in (0, 1):
+        expected = torch.randperm(50, generator=torch.Generator().manual_seed(3 * 1_000_003 + epoch))
+        seen = torch.cat([cache.batch(epoch * 5 + step, 10, seed=3)[0][:, 0] for step in range(5)])
+        assert torch.equal(seen, expected)
+
+
+def test_caches_of_the_first_layout_open(first_layout, sharded):
+    for name in ("vae", "vq"):
+        old, new = TokenCache(first_layout, name), TokenCache(sharded, name)
+        assert len(old) == 50 and same(old.batch(1, 16, seed=2), new.batch(1, 16, seed=2))
+        assert old.model_facts() == new.model_facts() and old.facts() == new.facts()
+    before = sorted(first_layout.rglob("*"))
+    small_cache(first_layout)                                                    # of the same making: it is kept
+    assert sorted(first_layout.rglob("*")) == before
+    with pytest.raises(ValueError, match="holds another cache"):
+        small_cache(first_layout, num_images=60)
+    with pytest.raises(ValueError, match="old is a cache of the layout without shards, which cannot be streamed"):
+        TokenCache(first_layout, "vae", stream=True)
+
+
+def test_a_thousand_shards_do_not_use_up_the_open_files(tmp_path):
+    import resource
+    folder = small_cache(tmp_path / "cache", shard_size=1, num_images=100)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (80, hard))
+    try:
+        assert len(TokenCache(folder, "vq").batch(0, 100)[0].unique()) == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_windowed_order_is_part_of_what_a_resumed_run_must_find(sharded):
+    assert TokenCache(sharded, "vq").facts() == {"images": 50, "source": {}}
+    assert TokenCache(sharded, "vq", window=2).facts() == {"images": 50, "source": {}, "window": 2, "shard_size": 12}
+    with pytest.raises(ValueError, match="window must be a whole number at least 1, got 0"):
+        TokenCache(sharded, "vq", window=0)

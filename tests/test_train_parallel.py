@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -68,6 +69,13 @@ def test_four_processes_give_the_losses_of_one(changes, tmp_path):
                                                                                   "checkpointing": True}])
 def test_alone_too_the_way_of_computing_does_not_change_the_losses(changes):
     assert_same(story(recipe=RECIPE.replace(**changes)), story())
+
+
+@pytest.mark.parametrize("more", [{}, {"checkpointing": True}], ids=["kept", "recomputed"])
+def test_compiled_blocks_give_the_losses_of_plain_ones(more, monkeypatch):
+    """Traced by dynamo and differentiated by AOTAutograd; only the last stage, which writes C++, is left out."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    assert_same(story(recipe=RECIPE.replace(compile=True, **more)), story())
 
 
 def test_bf16_on_two_processes_stays_near_one(tmp_path):

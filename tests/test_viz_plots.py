@@ -141,6 +141,20 @@ def test_numbers_on_an_axis_are_short(value, said):
     assert short_number(value) == said
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.16, 0.26), (1e5, 8e6), (1e11, 1e14), (0.001, 0.008), (5e-4, 4e-3),
+                                           (0.002, 0.016), (1.0, 1.06)])
+def test_tick_labels_of_a_narrow_panel_do_not_overlap(low, high):
+    figure, axis = plt.subplots(figsize=(3.2, 3.2), layout="constrained")
+    axis.plot([low, high], [low, high])
+    axis.set(xscale="log", yscale="log")
+    read_log(axis)
+    figure.canvas.draw()
+    inside = [label.get_window_extent() for label, at in zip(axis.get_xticklabels(), axis.get_xticks(), strict=True)
+              if axis.get_xlim()[0] <= at <= axis.get_xlim()[1]]
+    assert len(inside) >= 2 and all(a.x1 < b.x0 for a, b in zip(inside, inside[1:], strict=False))
+    plt.close(figure)
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.16, 0.26), (1e5, 8e6), (1e11, 1e14), (0.001, 0.008)])
 def test_ticks_of_a_logarithmic_axis_can_be_read(low, high):
     figure, axis = plt.subplots()

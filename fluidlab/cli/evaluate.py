@@ -1,8 +1,13 @@
-"""`fluidlab evaluate`: tokenizers on what they have never seen, SceneEval's judge, losses, and drawings."""
+"""`fluidlab evaluate`: tokenizers on what they have never seen, SceneEval's judge, losses, and drawings.
+
+FID and GenEval, the paper's own measures, are in fid.py and geneval.py beside this file.
+"""
 
 import json
 from pathlib import Path
 
+from fluidlab.cli.fid import add_fid, fid
+from fluidlab.cli.geneval import add_geneval, geneval
 from fluidlab.cli.options import add_threads, use_threads
 
 JUDGE_SCENES = 50     # true scenes of each skill that the judge is tried on beside every score
@@ -13,14 +18,15 @@ FOUR = [f"{order}-{head}-mini" for order in ("raster", "random") for head in ("s
 
 
 def add_evaluate(p) -> None:
-    p.add_argument("what", choices=("tokenizers", "judge", "loss", "images", "sweep", "card"))
+    p.add_argument("what", choices=("tokenizers", "judge", "loss", "images", "sweep", "card", "fid", "geneval"))
     p.add_argument("names", nargs="*", help="shipped names or folders; default: the shipped tokenizers, the shipped "
                                             "judge, or the four shipped models for loss, sweep and "
                                             "card, and random-diffusion-mini for images")
-    p.add_argument("--num-images", type=int, default=512, help="tokenizers: scenes and crops; loss: validation scenes")
+    p.add_argument("--num-images", type=int, help="tokenizers: scenes and crops, loss: validation scenes, default 512; "
+                                                  "fid: pairs of image and caption, default 30,000")
     p.add_argument("--per-skill", type=int, default=100, help="images: prompts of each skill; judge: 4 times as many "
                                                               "true scenes of each")
-    p.add_argument("--images-per-prompt", type=int, default=4, help="images: of SceneEval")
+    p.add_argument("--images-per-prompt", type=int, default=4, help="images: of SceneEval; geneval: of GenEval")
     p.add_argument("--frechet-images", type=int, default=4000, help="images: drawn for the Frechet distance")
     p.add_argument("--reference-images", type=int, default=10_000, help="true scenes that the distance compares with")
     p.add_argument("--guidance-scale", type=float, default=3.0)
@@ -32,20 +38,24 @@ def add_evaluate(p) -> None:
     p.add_argument("--temperatures", type=float, nargs="+", default=[0.5, 0.7, 0.85, 1.0], help="sweep: and of these")
     p.add_argument("--inference-steps", type=int, nargs="+", default=[None], help="sweep: and of these")
     p.add_argument("--denoising-steps", type=int, nargs="+", default=[25], help="sweep: and of these")
-    p.add_argument("--seed", type=int, default=0, help="images: of the drawing")
+    p.add_argument("--seed", type=int, default=0, help="images, fid, geneval: of the drawing")
     p.add_argument("--detector", default="scenes-detector", help="shipped name or folder of the judge")
-    p.add_argument("--out", type=Path, help="images, sweep: folder where drawings' verdicts are kept; run "
-                                          "again to go on")
-    p.add_argument("--results", type=Path, help="tokenizers, loss, images: add the numbers to this results.csv; sweep: "
-                                              "to this sweep.csv; card: read it")
+    p.add_argument("--out", type=Path, help="images, sweep, fid, geneval: folder where what drawings get is kept; "
+                                          "run again to go on")
+    p.add_argument("--results", type=Path, help="add the numbers to this results.csv; sweep: to this sweep.csv; card: "
+                                              "read it")
+    add_fid(p)
+    add_geneval(p)
     add_threads(p)
 
 
 def run_evaluate(args) -> None:
-    """Measure tokenizers, SceneEval's judge, or what a pipeline draws, on scenes that none of them has seen."""
+    """Measure tokenizers, SceneEval's judge, or what a pipeline draws: on unseen scenes, or by FID and GenEval."""
     use_threads(args)
+    if args.num_images is None:
+        args.num_images = 30_000 if args.what == "fid" else 512
     {"tokenizers": tokenizers, "judge": judge, "loss": loss, "images": images, "sweep": sweep,
-     "card": card}[args.what](args)
+     "card": card, "fid": fid, "geneval": geneval}[args.what](args)
 
 
 def tokenizers(args) -> None:

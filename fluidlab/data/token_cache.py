@@ -1,120 +1,37 @@
-"""Tokens and text features computed once, kept as Arrow files, memory-mapped and shuffled while training.
+"""Tokens and text features computed once, read while training: memory-mapped from a folder, or streamed.
 
 Training never sees an image, a tokenizer or a text encoder: it reads this. One cache can hold the tokens of several
 tokenizers for the same images (that is how four variants are trained on the same pictures), and it knows which
-tokenizers, encoder and source made it and refuses to be mixed with others. Text features are kept without padding.
+tokenizers, encoder and source made it and refuses to be mixed with others. Writing is `cache_writing.py`, a file
+`shards.py`, the order of rows `shuffle.py`.
 """
 
-import contextlib
-import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from fluidlab.config import check_range
+from fluidlab.data.cache_writing import tokens_fingerprint, weights_fingerprint, write_cache
+from fluidlab.data.shards import (
+    AGAIN,
+    MANIFEST,
+    PLAN,
+    missing_shards,
+    open_batch,
+    sha256,
+    shard_path,
+    views,
+    what_is_missing,
+)
+from fluidlab.data.shuffle import FullShuffle, WindowShuffle
+from fluidlab.data.streaming import ShardStream, is_url, remote_manifest
 
-MANIFEST = "manifest.json"
-
-
-def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, text_encoder, *, batch_size: int = 256,
-                description: dict | None = None, progress: bool = True) -> Path:
-    """Encode the first `num_images` of a source and write the cache.
-
-    Args:
-        folder: to be made; an existing cache of the same making is kept, of another is refused.
-        source: with `.batch(indices) -> (uint8 (B, 3, H, W), captions)`.
-        tokenizers: name -> tokenizer.  text_encoder: prompts -> features (B, S, E), mask (B, S).
-        description: JSON facts of the source (split, seed, size ...) kept in the manifest.
-
-    Raises:
-        ValueError: the folder holds another cache, or batch_size or num_images is below 1.
-    """
-    from datasets import Array2D, Dataset, Features, List, Value  # takes a second to import: only when writing
-
-    check_range("num_images", num_images, 1, kind=int)
-    check_range("batch_size", batch_size, 1, kind=int)
-    folder = Path(folder)
-    manifest = {"num_images": num_images, "tokenizers": {n: _facts(t) for n, t in tokenizers.items()},
-                "source": description or {},
-                "text": {"dim": text_encoder.dim, "fingerprint": text_encoder.fingerprint()}}
-    if (folder / MANIFEST).exists():
-        found = read_manifest(folder)
-        if {k: found.get(k) for k in manifest} != manifest:
-            raise ValueError(f"{folder} holds another cache ({found['num_images']} images of {found['source']}); "
-                             f"name a new folder or remove it.")
-        return folder
-
-    columns = {"length": Value("int16"), "text": List(Value("float16"))}
-    for name, tokenizer in tokenizers.items():
-        continuous = tokenizer.kind == "continuous"
-        columns[name] = (Array2D((tokenizer.seq_len, tokenizer.token_dim), "float16") if continuous
-                         else List(Value("int32"), length=tokenizer.seq_len))
-
-    def rows():
-        starts = tqdm(range(0, num_images, batch_size), desc="cache", unit="batch", disable=not progress)
-        for start in starts:
-            images, captions = source.batch(range(start, min(start + batch_size, num_images)))
-            pixels = images.float() / 127.5 - 1                                            # (B, 3, H, W)
-            features, mask = text_encoder(captions)                                        # (B, S, E), (B, S)
-            encoded = {name: t.encode(pixels).cpu().numpy() for name, t in tokenizers.items()}
-            for i in range(len(captions)):
-                text = features[i][mask[i]].half().numpy()                                 # (its length, E)
-                tokens = {n: e[i].astype(np.float16 if e.ndim == 3 else np.int32) for n, e in encoded.items()}
-                yield {"length": len(text), "text": text.reshape(-1), **tokens}
-
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    with torch.no_grad(), _one_bar():
-        dataset = Dataset.from_generator(rows, features=Features(columns), cache_dir=str(temporary / "work"))
-        manifest["max_length"] = int(np.max(np.asarray(dataset["length"]))) if num_images else 0
-        dataset.save_to_disk(str(temporary / "arrow"))
-    del dataset
-    shutil.rmtree(temporary / "work", ignore_errors=True)
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder)
-    return folder
-
-
-@contextlib.contextmanager
-def _one_bar():
-    """Without the bars that `datasets` draws: ours already counts the batches, and `progress` turns it off."""
-    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
-    shown = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bar()
-
-
-def weights_fingerprint(module: torch.nn.Module, without: str = "") -> str:
-    """SHA-256 over the names and bytes of all weights but those of parts named `without`."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        if without and without in name.split("."):
-            continue
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def tokens_fingerprint(tokenizer: torch.nn.Module) -> str:
-    """Two tokenizers with equal fingerprints give equal tokens: the decoder, which makes none, may go on learning."""
-    return weights_fingerprint(tokenizer, without="decoder")
-
-
-def _facts(tokenizer) -> dict:
-    size = "token_dim" if tokenizer.kind == "continuous" else "codebook_size"
-    return {"kind": tokenizer.kind, "fingerprint": tokens_fingerprint(tokenizer), "seq_len": tokenizer.seq_len,
-            size: getattr(tokenizer, size)}
+__all__ = ["MANIFEST", "TokenCache", "cache_tokenizer", "missing_shards", "read_manifest", "tokens_fingerprint",
+           "weights_fingerprint", "what_is_missing", "write_cache"]
+WINDOW = 4                                   # shards whose rows a stream mixes
 
 
 def cache_tokenizer(folder: str | Path, kind: str) -> str:
@@ -123,31 +40,56 @@ def cache_tokenizer(folder: str | Path, kind: str) -> str:
     Raises:
         ValueError: there is none, or more than one.
     """
-    tokenizers = read_manifest(Path(folder))["tokenizers"]
+    tokenizers = read_manifest(folder)["tokenizers"]
     found = [name for name, facts in tokenizers.items() if facts["kind"] == kind]
     if len(found) != 1:
         raise ValueError(f"{folder} holds {len(found)} {kind} tokenizers of {', '.join(tokenizers)}; name one.")
     return found[0]
 
 
-def read_manifest(folder: Path) -> dict:
-    """What a cache says of itself; `ValueError` if there is none."""
-    if not (folder / MANIFEST).is_file():
+def read_manifest(folder: str | Path) -> dict:
+    """What a cache, in a folder or at an address, says of itself.
+
+    Raises:
+        ValueError: there is none, or shards are still missing; which, is said.
+    """
+    if is_url(folder):
+        return remote_manifest(str(folder))
+    folder = Path(folder)
+    if (folder / MANIFEST).is_file():
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if not (folder / PLAN).is_file():
         raise ValueError(f"{folder} holds no token cache; `fluidlab cache` makes one.")
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    raise ValueError(f"{folder} holds no token cache that is complete: {what_is_missing(folder)}; `fluidlab cache` "
+                     f"with the same options goes on with it.")
 
 
 class TokenCache:
-    """A cache folder, read for one tokenizer.
+    """A cache, read for one tokenizer.
 
     Args:
-        folder: written by `write_cache`.
+        folder: written by `write_cache`, or an address of such a folder that fsspec knows (then stream=True).
         tokenizer: which of its tokens to read; may be left out when there is only one.
+        stream: fetch shards when they are needed and keep the window's on disk, instead of memory-mapping all.
+        window: mix the rows of so many shards at a time, instead of all rows; a stream's default is 4.
+        ahead: shards of the next window that a stream fetches in threads meanwhile, and keeps on disk besides: 0 is
+            least disk and a stop at every window's end, `window` is no stop if the connection is as fast as training.
+
+    Raises:
+        ValueError: there is no complete cache, it has no such tokenizer, a shard is missing, cut short or another's,
+            or the address cannot be reached.
     """
 
-    def __init__(self, folder: str | Path, tokenizer: str | None = None):
-        folder = Path(folder)
-        self.manifest = read_manifest(folder)
+    def __init__(self, folder: str | Path, tokenizer: str | None = None, *, stream: bool = False,
+                 window: int | None = None, ahead: int = 0):
+        if is_url(folder) and not stream:
+            raise ValueError(f"{folder} is an address, which is read with stream=True; got stream=False.")
+        window = WINDOW if stream and window is None else window
+        if window is not None:
+            check_range("window", window, 1, kind=int)
+            check_range("ahead", ahead, 0, window if stream else 0, kind=int)
+        self.place, self.window = folder, window
+        self.manifest = remote_manifest(str(folder)) if stream else read_manifest(folder)
         names = tuple(self.manifest["tokenizers"])
         if tokenizer is None and len(names) == 1:
             tokenizer = names[0]
@@ -155,28 +97,25 @@ class TokenCache:
             raise ValueError(f"this cache holds tokens of {', '.join(names)}, got {tokenizer!r}.")
         self.tokenizer, self.kind = tokenizer, self.manifest["tokenizers"][tokenizer]["kind"]
         self.text_dim, self.max_length = self.manifest["text"]["dim"], self.manifest["max_length"]
-        self._open(folder / "arrow", tokenizer)
+        if stream:
+            self._shards = ShardStream(str(folder), self.manifest, tokenizer, window, ahead)
+            sizes = [facts["rows"] for facts in self.manifest["shards"]]
+        else:
+            self._shards = [views(batch, tokenizer, self.text_dim) for batch in self._batches(Path(folder))]
+            sizes = [len(shard.tokens) for shard in self._shards]
+        self._first = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])              # (shards + 1,)
+        self._shuffle = FullShuffle(len(self)) if window is None else WindowShuffle(sizes, window)
 
-    def _open(self, folder: Path, tokenizer: str) -> None:
-        """Zero-copy NumPy views of the memory-mapped columns, one per record batch."""
-        from datasets import load_from_disk
-        table = load_from_disk(str(folder)).data.table
-        self._texts, self._tokens, self._lengths, self._first = [], [], [], [0]
-        for batch in table.to_batches():
-            text = batch.column("text")
-            offsets = text.offsets.to_numpy()                                                  # (rows + 1,)
-            self._texts.append((text.values.to_numpy(), offsets))
-            tokens = batch.column(tokenizer)
-            self._tokens.append(_flat(tokens).reshape(len(tokens), *self._token_shape(batch.schema, tokenizer)))
-            self._lengths.append(batch.column("length").to_numpy())
-            self._first.append(self._first[-1] + batch.num_rows)
-
-    def _token_shape(self, schema, tokenizer: str) -> tuple:
-        column = schema.field(tokenizer).type
-        return tuple(column.shape) if self.kind == "continuous" else (column.list_size,)
+    def _batches(self, folder: Path) -> list:
+        """The memory-mapped record batches, one a shard; of the layout without shards, those of `datasets`."""
+        if "shards" in self.manifest:
+            return [open_batch(shard_path(folder, k), self.manifest["cache"], k, facts)
+                    for k, facts in enumerate(self.manifest["shards"])]
+        from datasets import load_from_disk  # takes a second to import: only for the first layout
+        return load_from_disk(str(folder / "arrow")).data.table.to_batches()
 
     def __len__(self) -> int:
-        return self._first[-1]
+        return int(self._first[-1])
 
     def model_facts(self) -> dict:
         """What a `ModelConfig` must say to fit: seq_len, text_dim, and token_dim or codebook_size."""
@@ -184,37 +123,77 @@ class TokenCache:
         return {"text_dim": self.text_dim, **{k: v for k, v in facts.items() if k not in ("kind", "fingerprint")}}
 
     def facts(self) -> dict:
-        """Which images these are: how many, and of what."""
-        return {"images": self.manifest["num_images"], "source": self.manifest["source"]}
+        """Which images these are, how many, and of what; if not all are mixed, what decides their order."""
+        order = {} if self.window is None else {"window": self.window, "shard_size": self.manifest.get("shard_size")}
+        return {"images": self.manifest["num_images"], "source": self.manifest["source"], **order}
 
     def fingerprints(self) -> dict[str, str]:
         """Of the tokenizer and the text encoder that made what is read: a model belongs to these and to no others."""
         return {"tokenizer": self.manifest["tokenizers"][self.tokenizer]["fingerprint"],
                 "text_encoder": self.manifest["text"]["fingerprint"]}
 
+    def verify(self) -> None:
+        """Read every byte of a folder's shards; opening looks at sizes and headers only, a stream at all it fetches.
+
+        Raises:
+            ValueError: a shard's SHA-256 is not the manifest's.
+        """
+        for k, facts in enumerate(self.manifest.get("shards", ())):
+            path = shard_path(Path(self.place), k)
+            if (digest := sha256(path)) != facts["sha256"]:
+                raise ValueError(f"shard {path} has SHA-256 {digest[:12]}, its manifest says {facts['sha256'][:12]}; "
+                                 f"remove it, and {AGAIN}.")
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """One image: its tokens (N, C) float16 or (N,) int32, and its text features (length, E) float16."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"index must be from 0 to {len(self) - 1}, got {index}.")
-        chunk = int(np.searchsorted(self._first, index, side="right")) - 1
-        row = index - self._first[chunk]
-        values, offsets = self._texts[chunk]
-        return self._tokens[chunk][row], values[offsets[row]:offsets[row + 1]].reshape(-1, self.text_dim)
+        k = int(self._homes(np.array([index]))[0])
+        shard, row = self._shards[k], index - self._first[k]
+        return shard.tokens[row], shard.text[shard.starts[row]:shard.starts[row + 1]]
+
+    def _homes(self, indices: np.ndarray) -> np.ndarray:
+        """The shard of each row."""
+        wrong = (indices < 0) | (indices >= len(self))
+        if wrong.any():
+            raise IndexError(f"index must be from 0 to {len(self) - 1}, got {indices[wrong][0]}.")
+        return np.searchsorted(self._first, indices, side="right") - 1
 
     def gather(self, indices) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, N, C) float or (B, N) long, features (B, S, E) float32, mask (B, S); S is the cache's longest."""
-        rows = [self[int(i)] for i in indices]
-        tokens = torch.from_numpy(np.stack([t for t, _ in rows]))
-        features = np.zeros((len(rows), max(self.max_length, 1), self.text_dim), np.float32)
-        mask = np.zeros(features.shape[:2], bool)
-        for i, (_, text) in enumerate(rows):
-            features[i, :len(text)], mask[i, :len(text)] = text, True
+        indices = np.fromiter(indices, np.int64, len(indices))
+        B, S = len(indices), max(self.max_length, 1)
+        tokens, features, lengths = None, np.zeros((B, S, self.text_dim), np.float16), np.zeros(B, np.int64)
+        for shard, places, rows in self._by_shard(indices):
+            if tokens is None:
+                tokens = np.empty((B, *shard.tokens.shape[1:]), shard.tokens.dtype)
+            tokens[places] = shard.tokens[rows]
+            starts, ends = shard.starts[rows], shard.starts[rows + 1]
+            lengths[places] = ends - starts
+            for place, start, end in zip(places.tolist(), starts.tolist(), ends.tolist(), strict=True):
+                features[place, :end - start] = shard.text[start:end]       # faster than one index of all, measured
+        mask = np.arange(S) < lengths[:, None]                                             # (B, S)
+        tokens = torch.from_numpy(tokens)
         tokens = tokens.float() if self.kind == "continuous" else tokens.long()
-        return tokens, torch.from_numpy(features), torch.from_numpy(mask)
+        return tokens, torch.from_numpy(features).float(), torch.from_numpy(mask)
+
+    def _by_shard(self, indices: np.ndarray):
+        """Each shard that holds some of the rows, with their places and their row numbers in it.
+
+        Shards come as their rows do, so a stream is done with one window before it begins the next.
+        """
+        homes = self._homes(indices)
+        order = np.argsort(homes, kind="stable")
+        ends = np.flatnonzero(np.diff(homes[order], append=-1)) + 1                        # (shards that are needed,)
+        groups = [order[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        groups.sort(key=lambda places: places[0])
+        needed = [int(homes[places[0]]) for places in groups]
+        streamed = isinstance(self._shards, ShardStream)
+        shards = self._shards.in_turn(needed) if streamed else map(self._shards.__getitem__, needed)
+        for shard, k, places in zip(shards, needed, groups, strict=True):
+            yield shard, places, indices[places] - self._first[k]
 
     def batch(self, step: int, batch_size: int, seed: int = 0,
               rows: range | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """The batch of one training step: each epoch is a new permutation, and step n needs no step before it.
+        """The batch of one training step: each epoch is a new order of all rows, and step n needs no step before it.
 
         Args:
             rows: the places in the batch that are wanted, for example this process's; None = all.
@@ -224,20 +203,16 @@ class TokenCache:
         indices = np.empty_like(places)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            indices[here] = self._permutation(seed, int(epoch))[order[here]]
-        return self.gather(indices)
+            indices[here] = self._shuffle(seed, int(epoch), order[here])
+        if not isinstance(self._shards, ShardStream) or not len(places):
+            return self.gather(indices)
+        now, following = self._shuffle.shards_around(seed, int(epochs[-1]), int(order[-1]))
+        self._shards.expect(now)
+        batch = self.gather(indices)
+        self._shards.expect(now, following)
+        return batch
 
-    def _permutation(self, seed: int, epoch: int) -> np.ndarray:
-        if getattr(self, "_shuffled", (None,))[0] != (seed, epoch):
-            g = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            self._shuffled = ((seed, epoch), torch.randperm(len(self), generator=g).numpy())
-        return self._shuffled[1]
-
-
-def _flat(column) -> np.ndarray:
-    """All numbers of a (nested) list column, without copying."""
-    while hasattr(column, "storage"):
-        column = column.storage
-    while hasattr(column, "flatten") and hasattr(column, "values"):
-        column = column.flatten()
-    return column.to_numpy()
+    def close(self) -> None:
+        """Remove what a stream keeps on disk; a folder has nothing to close."""
+        if isinstance(self._shards, ShardStream):
+            self._shards.close()

@@ -120,10 +120,10 @@ def _batches(model: Fluid, data, num_images: int, batch_size: int, seed: int, wo
     if not 1 <= num_images <= len(data):
         raise ValueError(f"num_images must be from 1 to {len(data)}, got {num_images}.")
     device, starts = next(model.parameters()).device, range(0, num_images, batch_size)
-    rank, size = (world.rank, world.size) if world is not None else (0, 1)
+    rank, size, place = (0, 1, lambda t: t.to(device)) if world is None else (world.rank, world.size, world.place)
     for number in range(rank, math.ceil(len(starts) / size) * size, size):
         counts = number < len(starts)
         start = starts[number if counts else -1]
         batch = data.gather(range(start, min(start + batch_size, num_images)))
         generator = torch.Generator().manual_seed(seed * 1_000_003 + start)
-        yield tuple(t.to(device) for t in batch), generator, int(counts)
+        yield tuple(place(t) for t in batch), generator, int(counts)

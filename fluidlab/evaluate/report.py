@@ -19,7 +19,7 @@ from fluidlab.config import check_range
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.evaluate.detector import Detection, Detector
 from fluidlab.evaluate.frechet import enough_images, extract_features, frechet_at_infinity, frechet_distance
-from fluidlab.evaluate.results import provenance
+from fluidlab.evaluate.resume import keep_plan, made_by
 from fluidlab.evaluate.sceneval import Scores, judge, prompt_list, scores
 from fluidlab.tokenizer.files import write_json, write_tensors
 
@@ -74,16 +74,7 @@ def look(draw: Draw, detector: Detector, prompts: list[str], seeds: list[int], f
     """
     if not prompts or len(prompts) != len(seeds):
         raise ValueError(f"every image needs a prompt and a seed, got {len(prompts)} prompts and {len(seeds)} seeds.")
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = {"prompts": prompts, "seeds": seeds, "chunk": chunk, **(facts or {})}
-    if (folder / "plan.json").exists():
-        kept = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        for key in sorted(set(plan) | set(kept)):
-            if kept.get(key) != plan.get(key):
-                raise ValueError(f"{folder} holds an evaluation with another {key} ({str(kept.get(key))[:60]}, now "
-                                 f"{str(plan.get(key))[:60]}): name a new folder or remove it.")
-    else:
-        write_json(plan, folder / "plan.json")
+    keep_plan({"prompts": prompts, "seeds": seeds, "chunk": chunk, **(facts or {})}, folder / "plan.json")
     found, features = [], []
     for start in tqdm(range(0, len(prompts), chunk), desc=label, unit="chunk", disable=not progress):
         seen, vectors = folder / f"{start:06d}.json", folder / f"{start:06d}.safetensors"
@@ -118,10 +109,7 @@ def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, pe
                              ("reference_images", reference_images, 2), ("chunk", chunk, 1)):
         check_range(name, value, low, kind=int)
     folder = Path(folder)
-    begun = folder / "made_by.json"
-    if not begun.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(provenance(), begun)
+    begun = made_by(folder)
     asked = [prompt for prompt in prompt_list(per_skill) for _ in range(images_per_prompt)]
     seeds = [seed * 1_000_003 + i for i in range(len(asked) + frechet_images)]
     found, _ = look(draw, detector, [p["caption"] for p in asked], seeds[:len(asked)], folder / "sceneval",
@@ -136,8 +124,7 @@ def evaluate_generator(draw: Draw, detector: Detector, folder: str | Path, *, pe
         reference = reference_features(detector, reference_images)
     enough = frechet_images >= enough_images(features.shape[1])
     infinity = frechet_at_infinity(features, reference) if enough else None
-    return Report(scores(verdicts), frechet_distance(features, reference), infinity, len(asked) + frechet_images,
-                  json.loads(begun.read_text(encoding="utf-8")))
+    return Report(scores(verdicts), frechet_distance(features, reference), infinity, len(asked) + frechet_images, begun)
 
 
 def reference_features(detector: Detector, num_images: int = 10_000, batch_size: int = 250,

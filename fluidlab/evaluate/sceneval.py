@@ -98,16 +98,16 @@ def _fault(prompt: dict, found: list[Detection]) -> str:
     return ""
 
 
-def relations(a: tuple, b: tuple) -> set[str]:
+def relations(a: tuple, b: tuple, margin: float = MARGIN) -> set[str]:
     """Where box a lies as seen from box b: up to two of "left of", "right of", "above", "below" (GenEval's rule).
 
-    Of the middles' offset only what lies beyond MARGIN times the sum of both boxes' sides counts, and a direction holds
-    when that is more than half of the whole distance.
+    Of the middles' offset only what lies beyond `margin` times the sum of both boxes' sides counts, and a direction
+    holds when that is more than half of the whole distance.
     """
     middle = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (a, b)]
     sides = [(box[2] - box[0], box[3] - box[1]) for box in (a, b)]
     offset = [middle[0][axis] - middle[1][axis] for axis in (0, 1)]
-    beyond = [max(0.0, abs(offset[axis]) - MARGIN * (sides[0][axis] + sides[1][axis])) for axis in (0, 1)]
+    beyond = [max(0.0, abs(offset[axis]) - margin * (sides[0][axis] + sides[1][axis])) for axis in (0, 1)]
     if max(beyond) < 1e-3:
         return set()
     x, y = (math.copysign(rest, way) / math.hypot(*offset) for rest, way in zip(beyond, offset, strict=True))

@@ -30,7 +30,7 @@ class Backbone(nn.Module):
         With caches, x holds only the positions that follow those already cached.
         """
         first = caches[0].filled if caches else 0
-        x = x + self.positions[first:first + x.shape[1]]                                             # (B, N, D)
+        x = x.to(self.positions.dtype) + self.positions[first:first + x.shape[1]]                    # (B, N, D)
         for i, block in enumerate(self.blocks):
             x = block(x, text, text_mask, causal=causal, cache=caches[i] if caches else None)        # (B, N, D)
         return self.norm(x)

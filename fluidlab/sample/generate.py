@@ -35,15 +35,17 @@ class Step:
 @torch.no_grad()
 def generate(model: Fluid, features: Tensor, mask: Tensor, *, guidance_scale: float = 3.0,
              guidance_schedule: str = "constant", temperature: float = 1.0, num_inference_steps: int | None = None,
-             num_denoising_steps: int = 25, generator: Streams = None, on_step: Callable[[Step], None] | None = None,
-             use_cache: bool = True, tokens: Tensor | None = None, unknown: Tensor | None = None) -> Tensor:
+             num_denoising_steps: int = 25, generator: Streams = None,
+             on_step: Callable[[Step], bool | None] | None = None, use_cache: bool = True,
+             tokens: Tensor | None = None, unknown: Tensor | None = None) -> Tensor:
     """Draw one image's tokens for each text.
 
     Args:
         features, mask: (B, S, E) and (B, S) bool of the text encoder; an all-False row means "no text".
         guidance_scale, guidance_schedule, temperature, num_inference_steps, num_denoising_steps: see `SampleConfig`.
         generator: one CPU generator, from which a stream per image is drawn, or a list of one per image.
-        on_step: called with a `Step` after every step.
+        on_step: called with a `Step` after every step; its answer False ends the drawing there, and tokens that are
+            unknown stay blank (or as they were given).
         use_cache: let a causal order keep its keys and values; the same tokens, sooner.
         tokens, unknown: start from these tokens and fill only the positions (B, N) where unknown is True, the same
             number in each image. Given tokens never change.
@@ -78,8 +80,8 @@ def generate(model: Fluid, features: Tensor, mask: Tensor, *, guidance_scale: fl
                                   generator, num_denoising_steps)                             # (B, K) or (B, K, C)
         tokens = _put(tokens, positions, drawn)
         unknown = unknown.scatter(1, positions, False)                                        # (B, N)
-        if on_step is not None:
-            on_step(Step(index, positions, tokens, unknown))
+        if on_step is not None and on_step(Step(index, positions, tokens, unknown)) is False:
+            break
     return tokens
 
 

@@ -32,7 +32,8 @@ class TextAligner(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, E) features, (B, S) bool mask (True = real token) -> text (B, S+1, D), mask (B, S+1)."""
-        null = self.null_token.expand(len(features), 1, -1).to(features.dtype)      # (B, 1, D)
+        features = features.to(self.null_token.dtype)                               # a bf16 model reads float32 text
+        null = self.null_token.expand(len(features), 1, -1)                         # (B, 1, D)
         x = torch.cat([null, self.project(features)], dim=1)                        # (B, S+1, D)
         mask = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)                # (B, S+1)
         for block in self.blocks:

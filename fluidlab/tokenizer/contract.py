@@ -5,11 +5,25 @@ others and only the pictures come out wrong, hours later. So everything is refus
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fluidlab.tokenizer.patches import square_grid
 
 PATCH_SIZE = 16  # pixels a token covers in each direction, in every tokenizer, so that token counts are equal
+
+
+class Tokenizer(nn.Module):
+    """What all tokenizers are besides: a part of a pipeline, which wants to know where a part is and how precise."""
+
+    patch_size = PATCH_SIZE
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
 
 
 def check_images(images: Tensor) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -55,15 +56,21 @@ def save_model(model: nn.Module, config: dict, folder: str | Path, dtype: torch.
 def load_model(build: Callable[[dict], nn.Module], kind: str, folder: str | Path) -> nn.Module:
     """Build from config.json, load model.safetensors as float32, freeze. ValueError where either does not fit."""
     folder = Path(folder)
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values = _readable(folder, lambda: json.loads((folder / "config.json").read_text(encoding="utf-8")))
     found = values.pop("kind", None)
     if found != kind:
         raise ValueError(f"{folder / 'config.json'} is of a tokenizer of kind {found!r}, but {kind!r} was asked for.")
-    model = build(values)
-    weights = {k: v.float() if v.is_floating_point() else v
-               for k, v in load_file(folder / "model.safetensors").items()}
+    model, tensors = build(values), _readable(folder, lambda: load_file(folder / "model.safetensors"))
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise ValueError(f"{folder / 'model.safetensors'} holds {len(weights)} tensors that do not fit config.json, "
                          f"which asks for {len(model.state_dict())}; it was made by another version of fluidlab.")
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
+
+
+def _readable(folder: Path, read: Callable[[], dict]) -> dict:
+    try:
+        return read()
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} cannot be read as a tokenizer ({error}); copy or make it again.") from error

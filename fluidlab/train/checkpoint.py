@@ -119,7 +119,7 @@ def training_state(model, ema: EMA, optimizer: torch.optim.Optimizer) -> dict[st
     for name, p in model.named_parameters():
         moments = optimizer.state[p]
         if not moments:
-            moments.update(step=torch.tensor(0.0), **{m: torch.zeros_like(p) for m in MOMENTS})
+            moments.update(step=torch.zeros((), device=p.device), **{m: torch.zeros_like(p) for m in MOMENTS})
         tensors |= {f"model.{name}": p, f"ema.{name}": ema.weights[name]}
         tensors |= {f"{m}.{name}": moments[m] for m in MOMENTS}
     return tensors

@@ -75,18 +75,27 @@ class World:
     def prepare(self, model: Fluid, config: TrainConfig) -> Fluid:
         """Recompute, compile and shard in place, as the recipe says; the model's names and shapes stay."""
         blocks = [*model.aligner.blocks, *model.backbone.blocks]
+        if config.compile:
+            for block in blocks:
+                block.forward = torch.compile(block.forward)
         if config.checkpointing:
             for block in model.backbone.blocks:
                 block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-        if config.compile:
-            for block in blocks:
-                block.compile()
         if self.mesh is not None:
             shard(model, blocks, self.mesh, config.precision)
         return model
 
+    @property
+    def memory(self) -> torch.device:
+        """Where weights are when they are first filled."""
+        return self.device
+
+    def settle(self, model: Fluid) -> Fluid:
+        """What is left to do when the weights are there: nothing, they lie where they are needed."""
+        return model
+
     def spread(self, tensors) -> None:
-        """Nothing: FSDP2 has made them in shards."""
+        """Parts of a run's state lie where they are needed; nothing to do, FSDP2 has made them in shards."""
 
     def place(self, batch: Tensor) -> Tensor:
         """A batch on this process's device."""
@@ -100,8 +109,12 @@ class World:
         """A learning rate as the optimizer takes it."""
         return lr
 
-    def end_step(self) -> None:
+    def flush(self) -> None:
         """Nothing: operations were carried out when they were called."""
+
+    def read(self, x: Tensor) -> list[float]:
+        """Numbers for Python, which waits for them."""
+        return x.tolist()
 
     def last_micro_batch(self, model: nn.Module, last: bool) -> None:
         """Gradients are sent around once a step, with its last micro-batch."""
@@ -157,11 +170,10 @@ def build(config: ModelConfig, recipe: TrainConfig, world: World | None = None) 
     world = world or World()
     with torch.device("meta"):
         model = Fluid(config)
-    world.prepare(model, recipe).to_empty(device=world.device)
+    world.prepare(model, recipe).to_empty(device=world.memory)
     torch.manual_seed(recipe.seed)
     model.init_weights()
-    world.spread(model.parameters())
-    return model
+    return world.settle(model)
 
 
 def find_device() -> torch.device:
@@ -180,12 +192,14 @@ def start(device: str | torch.device | None = None, *, shards: int = 0, timeout:
         timeout: seconds after which a peer that does not answer is given up.
 
     Raises:
-        ValueError: the number of processes is not a multiple of shards.
+        ValueError: processes or chips are not a multiple of shards, or the engine is not what is here.
     """
     check_choice("engine", engine, ("auto", "fsdp", "xla"))
     from fluidlab.train.xla import has_tpu, start_xla
+    if engine == "xla" and device is not None:
+        raise ValueError(f"engine xla finds its own device (PJRT_DEVICE names another), got device {str(device)!r}.")
     if engine == "xla" or engine == "auto" and device is None and has_tpu():
-        return start_xla()
+        return start_xla(shards)
     device = find_device() if device is None else torch.device(device)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:

@@ -15,6 +15,7 @@ from torch import nn
 
 from fluidlab.config import TrainConfig
 from fluidlab.layers import whole
+from fluidlab.model.files import load_weights
 from fluidlab.model.fluid import Fluid
 from fluidlab.model.noise import image_streams, uniform
 from fluidlab.train.checkpoint import Checkpoints, checkpoints, load_checkpoint, read_state, training_state
@@ -59,7 +60,7 @@ class Trainer:
         self.micro_batches = self.world.micro_batches(config)
         self.optimizer = make_optimizer(model, config, **self.world.optimizer_options())
         self.ema, self.done = EMA(model, config.ema_decay), 0
-        self.world.spread(self.ema.tensors().values())
+        self._spread()
         self.stop_asked, self._all_stop = False, False
         self._best = math.inf
 
@@ -87,7 +88,7 @@ class Trainer:
         loss_sum, count, stop = self.world.sum(total)
         torch._foreach_mul_([p.grad for p in self.model.parameters()], most / count)
         norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), c.clip))
-        value, norm, self._all_stop = torch.stack([loss_sum / count, norm, stop]).tolist()
+        value, norm, self._all_stop = self.world.read(torch.stack([loss_sum / count, norm, stop]))
         if not (math.isfinite(value) and math.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             what, bad = ("gradient's norm", norm) if math.isfinite(value) else ("loss", value)
@@ -96,7 +97,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.update(self.model)
-        self.world.end_step()
+        self.world.flush()
         self.done += 1
         return Record(self.done, value, lr, norm, c.batch_size / (time.perf_counter() - start))
 
@@ -122,10 +123,13 @@ class Trainer:
 
         It is float32, but for a sharded bf16 run, whose weights reach a device in bf16 only.
         """
-        several = (self.world,) if self.world.size > 1 else ()
+        several = (self.world,) if self.world.mesh is not None else ()
         precision = self.config.precision if several else "float32"
         with self.ema.inside(self.model), torch.no_grad(), autocast(self.world.device, precision):
-            return self.validate(self.model.eval(), *several)
+            self.world.flush()
+            loss = self.validate(self.model.eval(), *several)
+        self.world.flush()
+        return loss
 
     def averaged(self) -> Fluid:
         """A copy of the model, whole, that carries the running mean; all processes must call it."""
@@ -138,6 +142,12 @@ class Trainer:
                  "ema_updates": self.ema.updates}
         return checkpoints.save(self.done, training_state(self.model, self.ema, self.optimizer), state, wait)
 
+    def begin_with(self, folder: Path) -> None:
+        """Take the weights of an exported model; the running mean begins with them."""
+        load_weights(self.model, folder)
+        self.ema.restart(self.model)
+        self._spread()
+
     def checkpoints(self, run: Path) -> Checkpoints:
         return Checkpoints(run, self.config.keep, self.world.rank, self.world.side)
 
@@ -147,6 +157,10 @@ class Trainer:
         if found:
             state = load_checkpoint(found[-1], self.model, self.ema, self.optimizer, self.world.side)
             self.done = state["step"]
-            self.world.spread(training_state(self.model, self.ema, self.optimizer).values())
+            self._spread()
             self._best = min((loss for p in found if (loss := read_state(p)["val_loss"]) is not None), default=math.inf)
         return self.done
+
+    def _spread(self) -> None:
+        """All tensors of the run lie as the world wants them; AdamW's moments are made, for a program to find them."""
+        self.world.spread(training_state(self.model, self.ema, self.optimizer).values())

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -47,10 +47,23 @@ def read_log(axis) -> None:
     for line, (low, high), log in ((axis.xaxis, axis.get_xlim(), axis.get_xscale() == "log"),
                                    (axis.yaxis, axis.get_ylim(), axis.get_yscale() == "log")):
         if log:
-            wide = high / low > 30
-            line.set_major_locator(LogLocator(subs=(1.0,)) if wide else MaxNLocator(4, steps=[1, 2, 5, 10]))
+            ratio = high / low
+            line.set_major_locator(LogLocator(subs=(1.0,)) if ratio > 30 else MaxNLocator(4, steps=[1, 2, 5, 10])
+                                   if ratio < 1.5 else FixedLocator(few_ticks(low, high)))
             line.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
             line.set_minor_formatter(NullFormatter())
+
+
+def few_ticks(low: float, high: float, most: int = 4) -> list[float]:
+    """Round numbers inside a range of a logarithmic axis, at most so many and far enough apart to be read."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in (range(10, 100, 5), range(1, 10), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+        scale = 10 if digits[0] == 10 else 1
+        ticks = [d / scale * 10.0 ** k for k in decades for d in digits if low <= d / scale * 10.0 ** k <= high]
+        apart = min((math.log(b / a) for a, b in zip(ticks, ticks[1:], strict=False)), default=math.inf)
+        if len(ticks) <= most and apart > math.log(high / low) / most:
+            return [float(f"{tick:.6g}") for tick in ticks]
+    return [float(f"{math.sqrt(low * high):.2g}")]
 
 
 def short_number(value: float) -> str:

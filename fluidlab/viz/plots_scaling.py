@@ -121,19 +121,22 @@ def step_panels(measures: dict[str, list[Point]]) -> Figure:
     return figure
 
 
-def against(pairs: dict[str, list[tuple[float, float, str]]], *, ylabel: str) -> Figure:
+def against(pairs: dict[str, list[tuple[float, float, str]]], *, ylabel: str, joined: bool = True) -> Figure:
     """A measure against the validation loss, each pair with the name of its size; discrete left, continuous right.
 
     Args:
-        pairs: variant -> (loss, measure, name) of each cell.
+        pairs: variant -> (loss, measure, name) of each cell.  joined: by a line, as sizes of one training are.
     """
     def draw(axis, kind: str) -> None:
         for name, cells in pairs.items():
             if kind_of(name) == kind:
                 loss, measure, labels = zip(*sorted(cells), strict=True)
-                axis.plot(loss, measure, **variant_style(*name.split("-")))
-                for cell in zip(loss, measure, labels, strict=True):
-                    axis.annotate(cell[2], cell[:2], xytext=(4, 4), textcoords="offset points", fontsize=8)
+                style = variant_style(*name.split("-"))
+                axis.plot(loss, measure, **(style if joined else {**style, "linestyle": "none"}))
+                for k, cell in enumerate(zip(loss, measure, labels, strict=True)):
+                    place = ((4, 5), (4, -11))[k % 2]                       # above and below in turn
+                    axis.annotate(cell[2], cell[:2], xytext=place, textcoords="offset points", fontsize=8,
+                                  color=style["color"])
         axis.set(xlabel=f"validation loss, {UNITS[kind]}", xscale="log")
         read_log(axis)
     figure = _panels(list(pairs), draw, legend="best")

@@ -5,7 +5,7 @@
 #   - use guidance scale and temperature knowingly, and measure what they do instead of guessing
 #   - say what steps over the sequence and denoising steps cost and buy
 #   - explain why raster order can keep a cache, random order cannot, and what that saves at 16 and at 256 tokens
-#   - redraw a part of a picture, and show why a raster model does it badly
+#   - redraw a part of a picture, let it grow, vary it, and show why a raster model does it badly
 # needs: "Notebooks 03 to 05; the shipped models"
 # hardware: "a laptop CPU with two cores, 2 GB of free memory"
 # fast:
@@ -57,7 +57,7 @@ from fluidlab.viz.studio import Studio, dial_sheet, heard
 
 torch.set_num_threads(1)    # layers this small: a second thread waits more than it works
 VARIANTS = ["raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion"]
-pipes = {name: fl.FluidPipeline.from_pretrained(f"{name}-mini") for name in VARIANTS}
+pipes = {name: fl.FluidPipeline.from_pretrained(f"{name}-mini", defaults={}) for name in VARIANTS}
 STEPS = {"num_denoising_steps": num_denoising_steps}
 
 
@@ -113,7 +113,9 @@ for name, pipe in pipes.items():
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
-# In daily use a pipeline does it all: text to features, features to tokens, tokens to pixels.
+# In daily use a pipeline does it all: text to features, features to tokens, tokens to pixels. It may bring settings
+# that its makers recommend; `defaults={}` above has put those aside, for the dials are today's subject. (It is a
+# `DiffusionPipeline`: whoever knows diffusers finds `to`, `callback_on_step_end`, `push_to_hub` and the rest.)
 
 # %%
 pixels = [p for pipe in pipes.values() for p in pipe(asked, seed=seed, **STEPS).pixels]
@@ -466,7 +468,8 @@ unknown = fl.token_mask(pixel_mask, ring=1)[None]
 
 rows = [image, hide_unknown(image[None], fl.token_mask(pixel_mask, ring=0)[None])[0],
         hide_unknown(image[None], unknown)[0]]
-edits = {name: [pipes[name].inpaint(image, pixel_mask, request, seed=seed + i, **STEPS).pixels[0] for i in range(3)]
+three = {"seed": seed, "num_images_per_prompt": 3, **STEPS}
+edits = {name: pipes[name].inpaint(image, pixel_mask, request, **three).pixels
          for name in ("random-diffusion", "raster-diffusion")}
 sheet = [p for name in edits for p in (*rows, *edits[name])]
 show(contact_sheet(sheet, list(edits), ["picture", "mask", "and ring", *(f"seed {seed + i}" for i in range(3))],
@@ -521,6 +524,55 @@ print("background error in levels of 255:", {name: round(value, 1) for name, val
       "blind guess:", round(blind, 1), "  closest to the truth:", min(off, key=off.get))
 
 # %% [markdown]
+# ## Let a picture grow
+# Outpainting is inpainting with the hole outside. There is one obstacle: positions are learned for one grid of 4x4
+# tokens, the canvas, and there is no position to the right of it. So the canvas moves: half of it onto the picture,
+# half beside it, and the new half is drawn. It may move on as often as you like; what is further away than one canvas
+# is forgotten. And the prompt has to describe *that* canvas: what it still sees, and what it shall add.
+#
+# **Guess first:** a raster model starts in the upper row, and what stands in the lower rows lies in its future. Half
+# of what the prompt asks for already stands there. What will it draw?
+
+# %%
+right_thing = scene["objects"][1]["class"]
+asks = {"right": f"a photo of {with_article(right_thing)} left of an apple",
+        "left": f"a photo of an apple left of {with_article(left_thing)}"}
+grown = {name: [p for side, ask in asks.items() for p in pipes[name].outpaint(image, ask, **{side: 32}, **three).pixels]
+         for name in edits}
+show(contact_sheet([p for name in grown for p in grown[name]], list(grown),
+                   [f"to the {side}, seed {seed + i}" for side in asks for i in range(3)], scale=2),
+     alt=f"The scene ({scene['caption']}) made 32 pixels wider by each order, three times to the right and three times "
+         "to the left; in each an apple was asked for beside what is there.",
+     caption=f"Asked for: {asks['right']!r} and {asks['left']!r}. The picture in the middle is the given one.")
+print("largest change of a given pixel:", max(float((p[:, :, :64] - image).abs().max()) for name in grown
+                                              for p in grown[name][:3]))
+
+# %% [markdown]
+# Random order sees what is there and adds what is missing. Raster order, on its way through the upper half, has not yet
+# seen the lower one, and draws what stands there already; to the right of that the canvas ends, and the apple never
+# comes. To the left it does better, for there the new thing comes first in reading order too.
+#
+# ## Variations
+# The third kind of edit: forget a random share of the tokens, whichever they are, and draw them anew with the same
+# text. The share, `strength`, is a dial between "the same picture" and "another picture of the same text".
+
+# %%
+varied = {strength: pipes["random-diffusion"].variation(image, scene["caption"], strength=strength, seed=seed,
+                                                        num_images_per_prompt=6, **STEPS).pixels
+          for strength in (0.25, 0.5, 0.75, 1.0)}
+moved = {strength: float((pixels - image).abs().mean() * 127.5) for strength, pixels in varied.items()}
+show(contact_sheet([p for pixels in varied.values() for p in pixels],
+                   [f"strength {strength:g}\nchange {moved[strength]:.1f}" for strength in varied],
+                   [f"seed {seed + i}" for i in range(6)], scale=2),
+     alt=f"Six variations of the scene ({scene['caption']}) at each of four strengths. Mean change of a pixel, in "
+         f"levels of 255: {', '.join(f'{value:.1f} at strength {strength:g}' for strength, value in moved.items())}.",
+     caption="Change: of a pixel on average, in levels of 255. At strength 1 nothing is kept but the words.")
+
+# %% [markdown]
+# As long as a few tokens are kept, they hold the scene together: where things stand, and on which background. Only when
+# the last of them is gone does the model choose a place of its own. (A token that was forgotten comes back a little
+# different even where the text leaves no choice: hue, outline, the exact place.)
+#
 # ## Words that it has never seen
 # A prompt may hold any word. The small text encoder has read captions only, so it does not know every word; then the
 # pipeline draws something all the same and warns, naming the words. T5-XXL, which the paper uses, has read the web.
@@ -536,7 +588,8 @@ show(image_grid(output.pixels, scale=3), alt="What random-diffusion draws for 'a
 # - One loop samples every variant: permutation, chunks, `hidden`, `head.sample`.
 # - Guidance moves along the line from "no text" to "text" and beyond it; temperature scales the chance of the head.
 # - More steps over the sequence let tokens see each other; denoising steps help up to ten or so, then only cost time.
-# - Raster order can cache, random order can edit. Both follow from the attention rule.
+# - Raster order can cache, random order can edit: fill a hole, grow a picture, vary it. Both follow from the attention
+#   rule.
 # - One stream of randomness per image: the same seed is the same picture, in any batch.
 #
 # ## Quiz
@@ -545,7 +598,7 @@ show(image_grid(output.pixels, scale=3), alt="What random-diffusion draws for 'a
 # 3. Your random-order model takes 4 steps for 256 tokens. Which mistakes do you expect?
 # 4. Could random order use a cache if its attention were causal along the permutation? What would training have to
 #    change?
-# 5. Why does inpainting grow the mask by a ring?
+# 5. Why does inpainting grow the mask by a ring, and why does outpainting do without?
 #
 # <details><summary>Answers</summary>
 #
@@ -556,7 +609,8 @@ show(image_grid(output.pixels, scale=3), alt="What random-diffusion draws for 'a
 # 3. Many tokens are drawn at once without seeing each other: doubled or torn objects, wrong counts, seams.
 # 4. Yes. It would have to be trained with causal attention along random permutations, being told which position comes
 #    next; a token would then see only those drawn before it.
-# 5. The decoder mixes neighbouring tokens, and tokens at the border have seen the old object.
+# 5. The decoder mixes neighbouring tokens, and tokens at the border have seen the old object. Around a whole picture
+#    there was no old object; a ring would only cut off what stands at its border.
 # </details>
 #
 # ## References

@@ -423,14 +423,14 @@ print(f"the choice: {choice}")
 # Then tokens and features, once. On a processor these are the scenes that are cached already; elsewhere pictures of
 # 256 pixels go through Stable Diffusion's autoencoder (256 tokens of 16 numbers, as in the paper) and the captions
 # through a T5 that has read the web. The pictures are still scenes, drawn larger, so that no data set has to be
-# downloaded.
+# downloaded; `fluidlab cache --dataset` takes pictures of your own.
 
 # %%
 toy = found.kind == "cpu"
 tokenizer, encoder = ("scenes-vae", "scenes-t5") if toy else (real_tokenizer, real_encoder)
 folder = "cache" if toy else "cache-256"
 fl.launch(["cache", folder, "--tokenizers", tokenizer, "--text-encoder", encoder, "--image-size", 64 if toy else 256,
-           "--num-images", num_scenes if toy else device_images])
+           "--num-images", num_scenes if toy else device_images, "--device", "cuda" if found.kind == "cuda" else "cpu"])
 data = fl.TokenCache(folder)
 tokens, features, mask = data.gather([0])
 print(f"one picture: {tokens.shape[1]} tokens of {tokens.shape[2]} numbers; its caption: {int(mask.sum())} features of "

@@ -1,8 +1,9 @@
 """The XLA engine on XLA's own CPU devices. Run by `make test-xla`, in an environment with torch 2.9 and torch_xla 2.9.
 
-Each test is a process of its own, because the number of devices is fixed when the first of them is touched.
+Each number of devices is a process of its own, because it is fixed when the first of them is touched.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,37 +12,136 @@ from pathlib import Path
 
 import pytest
 
+from fluidlab.cli import main
+from fluidlab.model.files import load_model
+from fluidlab.model.heads import HEADS
+from fluidlab.model.orders import ORDERS
+from fluidlab.train.xla import start_xla
+
 pytest.importorskip("torch_xla", reason="make test-xla makes an environment that has it")
 HERE = Path(__file__).resolve().parent
+VARIANTS = [{"order": order, "head": head} for order, head in itertools.product(ORDERS, HEADS)]
+ONE = {"order": "random", "head": "diffusion"}
+PARTS = ("model", "ema", "exp_avg", "exp_avg_sq")
+WAYS = {"two copies of two shards": {"shards": 2}, "micro-batches": {"micro_batch": 4},
+        "recomputed": {"checkpointing": True}, "bf16": {"precision": "bf16"}}
 
 
-def story(devices: int, *arguments: str) -> dict:
-    """What `story.py` says of a short training: 0 devices = plain PyTorch."""
-    env = {**os.environ, "PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(max(devices, 1)),
-           "PYTHONPATH": str(HERE.parents[1])}
-    done = subprocess.run([sys.executable, str(HERE / "story.py"), str(devices), *arguments], env=env, text=True,
-                          capture_output=True, timeout=900)
+def environment(devices: int) -> dict:
+    """Compiled without optimisation, in half the time, to the same operations."""
+    return {**os.environ, "PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(max(devices, 1)),
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0",
+            "PYTHONPATH": str(HERE.parents[1])}
+
+
+def run(devices: int, *command: str) -> str:
+    done = subprocess.run([sys.executable, *command], env=environment(devices), text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+def stories(devices: int, *cases: dict) -> list[dict]:
+    """What `story.py` says of some short trainings: 0 devices = plain PyTorch."""
+    return json.loads(run(devices, str(HERE / "story.py"), str(devices), json.dumps(cases)).splitlines()[-1])
+
+
+def assert_same(got: dict, want: dict, rel: float = 1e-5) -> None:
+    """Losses, validation losses of the running mean, and its sum; norms as far as losses let them."""
+    assert len(got["losses"]) == len(want["losses"]) == 20
+    for key in ("losses", "val", "mean"):
+        assert got[key] == pytest.approx(want[key], rel=rel), key
+    assert got["norms"] == pytest.approx(want["norms"], rel=10 * rel)
+
+
+@pytest.fixture(scope="module")
+def plain() -> list[dict]:
+    return stories(0, *VARIANTS)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
-@pytest.mark.parametrize("order, head", [("random", "diffusion"), ("raster", "softmax")])
-def test_losses_equal_plain_pytorch_and_programs_are_compiled_once(order, head, devices):
-    """20 steps with other random masks in each, clipping, the rate's schedule and the running mean included."""
-    plain, xla = story(0, order, head), story(devices, order, head)
-    assert xla["devices"] == devices and len(xla["losses"]) == 20
-    assert xla["losses"] == pytest.approx(plain["losses"], rel=1e-5)
-    assert xla["mean"] == pytest.approx(plain["mean"], rel=1e-5)
-    assert xla["compilations"] <= 3, "shapes or Python numbers change from step to step"
-    assert xla["fallbacks"] == []
-    assert devices == 1 or xla["sharded"] > 0.9, "share of the parameters that is split over the devices"
+def test_losses_equal_plain_pytorch_and_programs_are_compiled_once(devices, plain):
+    """20 steps with other random masks in each, clipping, the rate's schedule, running mean and validations."""
+    for case, want, got in zip(VARIANTS, plain, stories(devices, *VARIANTS), strict=True):
+        assert_same(got, want)
+        assert min(want["norms"]) > 0.05, "the gradient is clipped in every step"
+        building_and_steps, validating = got["compiled"][:10] + got["compiled"][11:], got["compiled"][10]
+        print(f"{devices} devices, {case['order']} + {case['head']}: programs {got['compiled']}, "
+              f"losses differ by {max(abs(a / b - 1) for a, b in zip(got['losses'], want['losses'], strict=True)):.0e}")
+        assert sum(building_and_steps) <= 3, "shapes or Python numbers change from step to step"
+        assert validating <= 5
+        assert got["devices"] == devices and got["fallbacks"] == []
+        assert not {"mm", "addmm", "bmm", "matmul"} & {*got["waiting"]}, "gradients are computed again with the update"
+        assert got["held"] == dict.fromkeys(PARTS, pytest.approx(1 / devices, abs=0.01))
 
 
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
-    whole = story(4, "random", "diffusion")
-    first = story(4, "random", "diffusion", "--stop", "8", "--run", str(tmp_path))
-    rest = story(4, "random", "diffusion", "--run", str(tmp_path))
-    assert first["losses"] + rest["losses"] == pytest.approx(whole["losses"], rel=1e-5)
-    alone = story(0, "random", "diffusion", "--run", str(tmp_path), "--stop", "20")
-    assert alone["losses"] == [] and alone["mean"] == pytest.approx(whole["mean"], rel=1e-5)
+def test_other_ways_of_computing_give_the_same_losses(plain):
+    cases = [{**ONE, **changes} for changes in WAYS.values()]
+    exact = {way: plain[VARIANTS.index(ONE)] for way in WAYS}
+    exact["bf16"], = stories(0, {**ONE, "precision": "bf16"})
+    for way, got in zip(WAYS, stories(4, *cases), strict=True):
+        print(f"4 devices, {way}: programs {got['compiled']}")
+        assert_same(got, exact[way], rel=5e-3 if way == "bf16" else 1e-5)
+        assert sum(got["compiled"][:10] + got["compiled"][11:]) <= 4, way
+        shards = cases[0]["shards"] if "copies" in way else 4
+        assert got["held"] == dict.fromkeys(PARTS, pytest.approx(1 / shards, abs=0.01)) and got["fallbacks"] == []
+
+
+def test_a_stopped_run_goes_on_on_other_devices_as_if_it_had_not_been_stopped(tmp_path, plain):
+    """4 devices, again 4, plain PyTorch and one device take turns in one folder."""
+    goes_on = {**ONE, "run": str(tmp_path / "run")}
+    parts = [*stories(4, {**goes_on, "stop": 6}, {**goes_on, "stop": 12}), *stories(0, {**goes_on, "stop": 15}),
+             *stories(1, goes_on)]
+    assert [len(part["losses"]) for part in parts] == [6, 6, 3, 5]
+    joined = {key: [x for part in parts for x in part[key]] for key in ("losses", "norms", "val")}
+    assert_same({**joined, "mean": parts[-1]["mean"]}, plain[VARIANTS.index(ONE)])
+    for part in (parts[1], parts[3]):
+        assert sum(part["compiled"]) <= 3 + 5 and "mm" not in part["waiting"]
+    assert parts[1]["held"] == dict.fromkeys(PARTS, pytest.approx(1 / 4, abs=0.01))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in log] == list(range(1, 21))
+    model = load_model(tmp_path / "run" / "model")
+    assert sum(p.double().abs().sum().item() for p in model.parameters()) == pytest.approx(parts[-1]["mean"], rel=1e-6)
+
+
+def test_weights_to_begin_with_are_split_too(tmp_path):
+    case = {**ONE, "begin_with": str(tmp_path / "model")}
+    [want], [got] = stories(0, case), stories(4, case)
+    assert_same(got, want)
+    assert sum(got["compiled"][:10] + got["compiled"][11:]) <= 4
+    assert got["held"] == dict.fromkeys(PARTS, pytest.approx(1 / 4, abs=0.01))
+
+
+def test_the_command_trains_and_exports_on_xla_as_on_plain_pytorch(tmp_path):
+    """`fluidlab train --engine xla`, its log, its run folder and its pipeline."""
+    assert main(["cache", str(tmp_path / "cache"), "--num-images", "32", "--tokenizers", "scenes-vae"]) == 0
+    recipe = ["--cache", str(tmp_path / "cache"), "--preset", "femto", "--steps", "4", "--batch-size", "8",
+              "--warmup-steps", "2"]
+    losses = []
+    for name, engine in (("plain", ["--device", "cpu"]), ("xla", ["--engine", "xla"])):
+        said = run(4, "-m", "fluidlab", "train", *recipe, *engine, "--out", str(tmp_path / name))
+        log = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        losses.append([r["loss"] for r in log])
+    assert "32 images, on 4 XLA devices (CPU), 4 shards to a copy, 1 copies" in said
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5) and len(losses[0]) == 4
+    assert main(["export", str(tmp_path / "xla"), str(tmp_path / "pipeline"), "--tokenizer", "scenes-vae"]) == 0
+    assert load_model(tmp_path / "pipeline").config.width == 32
+
+
+@pytest.mark.parametrize("changes, sentence", [
+    ({"batch_size": 6}, "must be a multiple of the number of chips, got 6 and 4"),
+    ({"shards": 3}, "the number of chips must be a multiple of shards, got 4 and 3"),
+])
+def test_what_four_chips_cannot_share_is_refused(changes, sentence):
+    done = subprocess.run([sys.executable, str(HERE / "story.py"), "4", json.dumps([{**ONE, **changes}])],
+                          env=environment(4), text=True, capture_output=True)
+    assert done.returncode == 1 and "ValueError: " in done.stderr and sentence in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("torchrun, machines", [(2, 1), (1, 2)])
+def test_several_processes_are_refused(torchrun, machines, monkeypatch):
+    import torch_xla.runtime as xr
+    monkeypatch.setenv("PJRT_DEVICE", "CPU")
+    monkeypatch.setenv("WORLD_SIZE", str(torchrun))
+    monkeypatch.setattr(xr, "process_count", lambda: machines)
+    with pytest.raises(ValueError, match="drives all chips of one machine from one process, got 2 processes"):
+        start_xla()

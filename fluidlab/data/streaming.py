@@ -1,0 +1,157 @@
+"""Shards read from anywhere that fsspec reaches (https, s3, gs, hf, another folder), a window of them kept on disk.
+
+It does not know in which order rows are wanted. Notice that every byte is compared with the manifest's SHA-256 when it
+arrives, that a fetch is tried again before a long training is given up, and that a shard's place is made free before
+the next one is fetched.
+"""
+
+import json
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from fluidlab.data.shards import MANIFEST, SHARDS, Shard, open_batch, sha256, shard_path, views
+
+TRIES = 4                                    # of one fetch, 1, 2 and 4 seconds apart
+REMEDY = "check the address, the network and your access rights"
+
+
+def is_url(place: str | Path) -> bool:
+    return "://" in str(place)
+
+
+def file_system(url: str):
+    """The fsspec file system of an address, and the path in it.
+
+    Raises:
+        ValueError: there is no such protocol, or a package that it needs is missing.
+    """
+    import fsspec
+    try:
+        return fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise ValueError(f"{url} cannot be reached ({error}); install what the protocol needs or copy the cache "
+                         f"to a folder.") from None
+
+
+def fetch(file_system, remote: str, local: Path, url: str) -> None:
+    """Copy a file here, trying again when the connection fails.
+
+    Raises:
+        ValueError: it is not there, may not be read, or did not come in TRIES tries.
+    """
+    for attempt in range(TRIES):
+        try:
+            return file_system.get_file(remote, str(local))
+        except (FileNotFoundError, PermissionError) as error:
+            raise ValueError(f"{url} could not be read ({type(error).__name__}: {error}); {REMEDY}.") from None
+        except Exception as error:           # every protocol's client has exceptions of its own
+            local.unlink(missing_ok=True)
+            if attempt == TRIES - 1:
+                raise ValueError(f"{url} could not be read in {TRIES} tries ({type(error).__name__}: {error}); "
+                                 f"{REMEDY}.") from error
+            time.sleep(2 ** attempt)
+
+
+def remote_manifest(url: str) -> dict:
+    """The manifest of a cache at an address.
+
+    Raises:
+        ValueError: there is none, it cannot be reached, or it is of the layout without shards.
+    """
+    fs, path = file_system(url)
+    with tempfile.TemporaryDirectory(prefix="fluidlab-") as folder:
+        local = Path(folder) / MANIFEST
+        fetch(fs, f"{path.rstrip('/')}/{MANIFEST}", local, f"{url.rstrip('/')}/{MANIFEST}")
+        manifest = json.loads(local.read_text(encoding="utf-8"))
+    if "shards" not in manifest:
+        raise ValueError(f"{url} is a cache of the layout without shards, which cannot be streamed; copy it to a "
+                         f"folder or write it again.")
+    return manifest
+
+
+class ShardStream:
+    """The shards of a cache at an address, as `stream[k]`; the last used ones lie on disk, memory-mapped.
+
+    Args:
+        url: of the cache.  manifest: its own.  tokenizer: whose tokens.
+        window: shards on disk, at least 1.  ahead: so many more, fetched in threads before they are needed.
+    """
+
+    def __init__(self, url: str, manifest: dict, tokenizer: str, window: int, ahead: int = 0):
+        self.url, self.manifest, self.tokenizer = url.rstrip("/"), manifest, tokenizer
+        self.room, self.ahead = window + ahead, ahead
+        self._fs, path = file_system(url)
+        self._path = path.rstrip("/")
+        self._kept: OrderedDict[int, Future] = OrderedDict()            # the one used longest ago comes first
+        self._expected, self._batch = set(), set()                      # shards to spare: of the window, of the batch
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(max(1, min(ahead, 4)), thread_name_prefix="fluidlab-stream")
+        self._scratch = tempfile.TemporaryDirectory(prefix="fluidlab-stream-")     # removed with this object
+        self.folder = Path(self._scratch.name)
+        (self.folder / SHARDS).mkdir()
+
+    def __getitem__(self, index: int) -> Shard:
+        with self._lock:
+            shard = self._asked(index)
+            self._kept.move_to_end(index)
+        try:
+            return shard.result()
+        except BaseException:
+            with self._lock:
+                if self._kept.get(index) is shard:
+                    del self._kept[index]                               # the next time it is fetched anew
+            raise
+
+    def in_turn(self, shards: list[int]):
+        """The shards that a batch needs, one by one; each is done with when the next is asked for."""
+        for place, k in enumerate(shards):
+            self._batch = set(shards[place:])
+            yield self[k]
+        self._batch = set()
+
+    def expect(self, now, following=()) -> None:
+        """Keep the window that is read now, and begin to fetch `ahead` shards of the following; returns at once."""
+        with self._lock:
+            following = [int(k) for k in following[:self.ahead]]
+            self._expected = {*map(int, now), *following}
+            for k in following:
+                self._asked(k)
+
+    def _asked(self, index: int) -> Future:
+        if index not in self._kept:
+            while len(self._kept) >= self.room:
+                self._make_room()
+            self._kept[index] = self._threads.submit(self._fetched, index)
+        return self._kept[index]
+
+    def _make_room(self) -> None:
+        """Remove the shard used longest ago that neither batch nor window needs; else one that the batch does not."""
+        for spared in (self._batch | self._expected, self._batch, ()):
+            oldest = next((k for k in self._kept if k not in spared), None)
+            if oldest is not None:
+                break
+        shard = self._kept.pop(oldest)
+        if not shard.cancel() and shard.exception() is None:            # views still in use stay valid
+            shard_path(self.folder, oldest).unlink()
+
+    def _fetched(self, index: int) -> Shard:
+        local, facts = shard_path(self.folder, index), self.manifest["shards"][index]
+        url = f"{self.url}/{SHARDS}/{local.name}"
+        fetch(self._fs, f"{self._path}/{SHARDS}/{local.name}", local, url)
+        size, digest = local.stat().st_size, sha256(local)
+        if (size, digest) != (facts["bytes"], facts["sha256"]):
+            local.unlink()
+            raise ValueError(f"{url} is not what its manifest says: {size} bytes with SHA-256 {digest[:12]}, not "
+                             f"{facts['bytes']} with {facts['sha256'][:12]}; copy the cache there again.")
+        return views(open_batch(local, self.manifest["cache"], index, facts), self.tokenizer,
+                     self.manifest["text"]["dim"])
+
+    def close(self) -> None:
+        """Forget all shards, end the threads and remove the folder they lay in."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._kept.clear()
+        self._scratch.cleanup()

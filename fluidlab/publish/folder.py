@@ -1,0 +1,163 @@
+"""A pipeline as a folder: what lies in it, reading and writing it, and refusing what is not whole.
+
+    config.json, model.safetensors   the model
+    tokenizer/, text_encoder/        its parts, or in pipeline.json the names of shipped ones
+    pipeline.json                    which parts, recommended settings, SHA-256 of the weights; written last
+    training.json                    how it was trained and with which parts, if that is known
+    model_index.json, README.md      for diffusers and for people
+
+Nothing here is unpickled or executed, whoever made the folder. What to notice: two different questions are asked.
+Are these the bytes that were saved (the sums of pipeline.json)? And are these the parts that the model was trained
+with (the fingerprints of training.json)? The first finds a broken copy, the second a wrong tokenizer.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from fluidlab.config import SampleConfig
+from fluidlab.data.token_cache import tokens_fingerprint
+from fluidlab.model.files import load_model, save_model, write_json
+from fluidlab.model.fluid import Fluid
+from fluidlab.publish.card import pipeline_card
+from fluidlab.text.encoder import load_text_encoder
+from fluidlab.tokenizer import load_tokenizer
+
+INDEX = "pipeline.json"
+TRAINING = "training.json"
+PARTS = ("tokenizer", "text_encoder")
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+
+
+def read_index(folder: Path) -> dict:
+    """pipeline.json: tokenizer and text_encoder (a folder inside, or a name), defaults, sha256.
+
+    Raises:
+        ValueError: it cannot be read, or its defaults are no settings of `SampleConfig`.
+    """
+    try:
+        index = {"defaults": {}, "sha256": {}, **json.loads((folder / INDEX).read_text(encoding="utf-8"))}
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder / INDEX} cannot be read ({error}); copy or make the folder again.") from error
+    if not all(isinstance(index.get(part), str) for part in PARTS):
+        raise ValueError(f"{folder / INDEX} must name a tokenizer and a text_encoder, got {index}.")
+    SampleConfig.from_dict(index["defaults"])
+    return index
+
+
+def read_training(folder: Path) -> dict | None:
+    """training.json, or None where a model's training is not recorded."""
+    path = folder / TRAINING
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def load_weights(folder: Path) -> Fluid:
+    """The model of a folder.
+
+    Raises:
+        ValueError: a file is missing or broken; where only pickled weights are there, the sentence names them.
+    """
+    pickles = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
+    if pickles and not (folder / "model.safetensors").is_file():
+        raise ValueError(f"{folder} holds pickled weights ({', '.join(pickles)}) and no model.safetensors: pickles can "
+                         f"run code and are never read, convert them where they come from.")
+    return load_model(folder)
+
+
+def load_parts(folder: Path, given: dict, verify: bool = True) -> dict:
+    """Model, tokenizer and text encoder of a folder.
+
+    Args:
+        given: parts that are used in place of the folder's own.
+        verify: compare the weights with the sums that they were saved with.
+
+    Raises:
+        ValueError: a part cannot be read, has other bytes than were saved, or is not what the model was trained with.
+    """
+    index = read_index(folder)
+    sums = {path: saved for path, saved in index["sha256"].items() if _part_of(path) not in given}
+    if verify:
+        check_sums(folder, sums)
+
+    def find(part: str) -> str:
+        return str(folder / index[part]) if (folder / index[part]).is_dir() else index[part]
+    loaders = {"model": lambda: load_weights(folder),
+               "tokenizer": lambda: load_tokenizer(find("tokenizer")),
+               "text_encoder": lambda: load_text_encoder(find("text_encoder"))}
+    parts = {name: given[name] if name in given else load() for name, load in loaders.items()}
+    saved_with_it = set(map(_part_of, sums))
+    check_trained_with(folder, {part: parts[part] for part in PARTS if part not in saved_with_it})
+    return parts
+
+
+def _part_of(path: str) -> str:
+    return path.split("/")[0] if "/" in path else "model"
+
+
+def write_folder(folder: Path, name: str, model: Fluid, tokenizer, text_encoder, *, dtype: torch.dtype,
+                 defaults: dict, training: dict | None) -> None:
+    """Write a pipeline. The index goes first and comes last: without one a folder is none, so half of one is refused.
+
+    Args:
+        name: what the card calls it.  dtype: of the model's weights on the disk.
+        defaults: recommended settings.  training: of training.json, if known.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    save_model(model, folder, dtype=dtype)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    text_encoder.save_pretrained(folder / "text_encoder")
+    if training is not None:
+        write_json(folder / TRAINING, training)
+    card = pipeline_card(name, model, tokenizer, text_encoder, defaults=defaults, training=training)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_json(folder / INDEX, {"tokenizer": "tokenizer", "text_encoder": "text_encoder",
+                                **({"defaults": defaults} if defaults else {}), "sha256": sums_of(folder)})
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of the safetensors files of a folder's model, tokenizer and text encoder, by their paths in it."""
+    files = [folder / "model.safetensors", *(path for part in PARTS for path in (folder / part).glob("*.safetensors"))]
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in sorted(files)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_sums(folder: Path, sums: dict[str, str]) -> None:
+    """Raise `ValueError` unless these files are there with the bytes that they were saved with."""
+    missing = [path for path in sums if not (folder / path).is_file()]
+    if missing:
+        raise ValueError(f"{folder} holds no {', '.join(missing)}, so it is not whole: copy or save it again.")
+    for path, saved in sums.items():
+        found = _sha256(folder / path)
+        if found != saved:
+            raise ValueError(f"{folder / path} has other bytes than were saved: SHA-256 {found[:12]}, saved was "
+                             f"{saved[:12]}; copy or save it again.")
+
+
+def check_trained_with(folder: Path, parts: dict) -> None:
+    """Raise `ValueError` unless these parts are those that the model in this folder was trained with, if that is known.
+
+    A part that was saved with the model is not asked: whoever saved it had it in use, perhaps in another precision.
+    A text encoder may also be the same one rounded to bf16, in which a cache may have been made.
+    """
+    trained = (read_training(folder) or {}).get("fingerprints", {})
+    found = {"tokenizer": lambda tokenizer: [tokens_fingerprint(tokenizer)],
+             "text_encoder": lambda encoder: [encoder.fingerprint(), encoder.fingerprint(torch.bfloat16)]}
+    for part in parts:
+        if part in trained and trained[part] not in (these := found[part](parts[part])):
+            raise ValueError(f"the model in {folder} was trained with another {part}: fingerprint "
+                             f"{trained[part][:12]}, this one has {these[0][:12]}.")
+
+
+def check_saving(safe_serialization: bool = True, variant: str | None = None) -> None:
+    """Raise `ValueError` for ways of saving that diffusers has and this package has not."""
+    if not safe_serialization:
+        raise ValueError("safe_serialization must be True, got False: weights are safetensors and never pickles.")
+    if variant is not None:
+        raise ValueError(f"variant must be None, got {variant!r}: a folder holds one precision of the weights.")

@@ -1,0 +1,199 @@
+"""A streamed cache gives what the folder gives, keeps a window on disk, and says what failed."""
+
+import shutil
+
+import fsspec
+import pytest
+import torch
+from caches import small_cache
+
+from fluidlab.data import streaming
+from fluidlab.data.token_cache import TokenCache, cache_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return small_cache(tmp_path_factory.mktemp("stream") / "cache", num_images=70)
+
+
+@pytest.fixture
+def memory(folder):
+    """The cache in fsspec's file system in memory."""
+    files = fsspec.filesystem("memory")
+    files.put(str(folder), "/stored", recursive=True)
+    yield files
+    files.rm("/stored", recursive=True)
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """Names of all fetched files, and how many shards lay on disk beside each."""
+    names, fetch = [], streaming.fetch
+
+    def noted(files, remote, local, url):
+        names.append((local.name, len(list(local.parent.glob("*.arrow")))))
+        return fetch(files, remote, local, url)
+    monkeypatch.setattr(streaming, "fetch", noted)
+    return names
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    waits = []
+    monkeypatch.setattr(streaming.time, "sleep", waits.append)
+    return waits
+
+
+def same(one, other):
+    return all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", ["vae", "vq"])
+@pytest.mark.parametrize("scheme", ["memory", "file", "folder"])
+def test_a_stream_gives_what_the_folder_gives(folder, memory, name, scheme):
+    url = {"memory": "memory://stored", "file": f"file://{folder}/", "folder": folder}[scheme]
+    stream, mapped = TokenCache(url, name, stream=True, window=2), TokenCache(folder, name, window=2)
+    assert len(stream) == 70 and stream.facts() == mapped.facts() and stream.fingerprints() == mapped.fingerprints()
+    assert stream.model_facts() == mapped.model_facts()
+    for step in (0, 1, 2, 3, 4, 11, 2):                                          # 3 and 4 lie over an epoch's end
+        assert same(stream.batch(step, 20, seed=5), mapped.batch(step, 20, seed=5))
+    assert same(stream.gather([69, 0, 30]), mapped.gather([69, 0, 30]))
+    stream.close()
+
+
+def test_each_shard_is_fetched_once_an_epoch_and_the_window_alone_is_kept(memory, fetched):
+    stream = TokenCache("memory://stored", "vq", stream=True, window=2)
+    fetched.clear()
+    seen = torch.cat([stream.batch(step, 7, seed=1)[0][:, 0] for step in range(10)])
+    assert sorted(seen.tolist()) == list(range(70))
+    assert sorted(name for name, _ in fetched) == [f"{k:05d}.arrow" for k in range(6)]
+    assert max(beside for _, beside in fetched) == 1, "a second shard may lie beside the one that comes"
+    scratch = stream._shards.folder
+    assert len(list(scratch.rglob("*.arrow"))) == 2
+    stream.close()
+    assert not scratch.exists()
+
+
+def test_it_resumes_in_the_middle_of_an_epoch_with_that_windows_shards_alone(memory, fetched):
+    first = TokenCache("memory://stored", "vq", stream=True, window=2)
+    whole = [first.batch(step, 10, seed=2) for step in range(14)]
+    again = TokenCache("memory://stored", "vq", stream=True, window=2)
+    fetched.clear()
+    assert same(again.batch(9, 10, seed=2), whole[9])
+    assert 1 <= len(fetched) <= 4                                                # one window, or two that meet there
+    assert all(same(again.batch(step, 10, seed=2), whole[step]) for step in range(10, 14))
+
+
+def settled(stream):
+    """Wait until all that is fetched ahead has come, or failed."""
+    for shard in list(stream._shards._kept.values()):
+        shard.exception()
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_the_next_windows_shards_come_before_they_are_needed(folder, memory, fetched, ahead):
+    stream, mapped = TokenCache("memory://stored", "vq", stream=True, window=2, ahead=ahead), TokenCache(folder, "vq",
+                                                                                                         window=2)
+    fetched.clear()
+    late, before = [], 0
+    for step in range(21):                                                       # three epochs of three windows
+        needed = {int(k) for k in mapped._homes(mapped.batch(step, 10, seed=2)[0][:, 0].numpy())}
+        late.append(len(needed - set(stream._shards._kept)))
+        assert same(stream.batch(step, 10, seed=2), mapped.batch(step, 10, seed=2))
+        settled(stream)
+        on_disk = {int(p.stem) for p in stream._shards.folder.rglob("*.arrow")}
+        assert on_disk == set(stream._shards._kept) and len(on_disk) <= 2 + ahead
+        before = max(before, len(on_disk))
+    assert late[0] == 2 and before == 2 + ahead
+    assert sum(late[1:]) == (0 if ahead == 2 else late[1:].count(1)) and max(late[1:]) == 2 - ahead
+    assert len(fetched) <= 3 * 6 + ahead, "a shard that was fetched ahead was fetched again"
+
+
+def test_a_failure_ahead_reaches_who_needs_the_shard(folder, memory, no_waiting):
+    stream, mapped = TokenCache("memory://stored", "vq", stream=True, window=2, ahead=2), TokenCache(folder, "vq",
+                                                                                                     window=2)
+    stream.batch(0, 8, seed=2)
+    settled(stream)
+    broken = int(stream._shuffle.shards_around(2, 0, 24)[1][0])                  # two windows on
+    name = f"/stored/shards/{broken:05d}.arrow"
+    content = memory.cat_file(name)
+    memory.rm(name)
+    with pytest.raises(ValueError, match=f"memory:/{name} could not be read"):
+        for step in range(9):
+            assert same(stream.batch(step, 8, seed=2), mapped.batch(step, 8, seed=2))
+    assert step > 2
+    memory.pipe_file(name, content)
+    assert same(stream.batch(step, 8, seed=2), mapped.batch(step, 8, seed=2))
+    threads = list(stream._shards._threads._threads)
+    stream.close()
+    assert threads and not any(t.is_alive() for t in threads)
+
+
+def test_ahead_is_for_streams_and_no_more_than_a_window(folder):
+    with pytest.raises(ValueError, match="ahead must be a whole number from 0 to 2, got 3"):
+        TokenCache(folder, "vq", stream=True, window=2, ahead=3)
+
+
+def test_views_outlive_their_shard(memory):
+    stream = TokenCache("memory://stored", "vq", stream=True, window=1)
+    tokens, _ = stream[3]
+    stream.gather([20, 40, 60])
+    assert tokens.tolist() == [3] * 16
+
+
+def test_the_tokenizer_of_a_kind_is_found_at_an_address(memory):
+    assert cache_tokenizer("memory://stored", "discrete") == "vq"
+
+
+def test_a_failing_connection_is_tried_again_and_then_named(memory, monkeypatch, no_waiting):
+    stream = TokenCache("memory://stored", "vq", stream=True, window=2)
+    get_file, failures = type(memory).get_file, [3]
+
+    def fails(self, *args, **options):
+        if failures[0]:
+            failures[0] -= 1
+            raise ConnectionResetError("reset by peer")
+        return get_file(self, *args, **options)
+    monkeypatch.setattr(type(memory), "get_file", fails)
+    assert stream.gather([5])[0][0, 0] == 5 and no_waiting == [1, 2, 4]
+    failures[0] = 4
+    with pytest.raises(ValueError, match=r"memory://stored/shards/00001.arrow could not be read in 4 tries "
+                                         r"\(ConnectionResetError: reset by peer\); check the address, the network"):
+        stream.gather([13])
+    assert stream.gather([13])[0][0, 0] == 13, "a later try works again"
+
+
+def test_what_is_not_there_is_named_at_once(memory, no_waiting):
+    with pytest.raises(ValueError, match="memory://elsewhere/manifest.json could not be read .FileNotFoundError"):
+        TokenCache("memory://elsewhere", "vq", stream=True)
+    stream = TokenCache("memory://stored", "vq", stream=True)
+    memory.rm("/stored/shards/00002.arrow")
+    with pytest.raises(ValueError, match="memory://stored/shards/00002.arrow could not be read .FileNotFoundError"):
+        stream.gather([30])
+    assert no_waiting == []
+    with pytest.raises(ValueError, match="nothing://x cannot be reached .*install what the protocol needs or copy"):
+        TokenCache("nothing://x", "vq", stream=True)
+    with pytest.raises(ValueError, match="memory://stored is an address, which is read with stream=True"):
+        TokenCache("memory://stored", "vq")
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "turned bit", "swapped"])
+def test_a_spoiled_shard_is_refused_when_it_comes(memory, spoil):
+    stream = TokenCache("memory://stored", "vq", stream=True)
+    content = bytearray(memory.cat_file("/stored/shards/00001.arrow"))
+    if spoil == "turned bit":
+        content[-200] ^= 1
+    changed = {"truncated": content[:-50], "turned bit": content,
+               "swapped": memory.cat_file("/stored/shards/00002.arrow")}[spoil]
+    memory.pipe_file("/stored/shards/00001.arrow", bytes(changed))
+    with pytest.raises(ValueError, match=r"shards/00001.arrow is not what its manifest says: \d+ bytes with SHA-256"):
+        stream.gather([13])
+    assert stream.gather([5])[0][0, 0] == 5
+
+
+def test_a_window_on_a_folder_that_is_cut_short_is_refused_too(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "shards" / "00001.arrow").write_bytes(b"")
+    assert TokenCache(copy, "vq", stream=True).gather([1])[0][0, 0] == 1          # a stream looks when it fetches
+    with pytest.raises(ValueError, match="00001.arrow has 0 bytes"):
+        TokenCache(copy, "vq", window=2)
