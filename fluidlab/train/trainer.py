@@ -149,7 +149,7 @@ class Trainer:
         self._spread()
 
     def checkpoints(self, run: Path) -> Checkpoints:
-        return Checkpoints(run, self.config.keep, self.world.rank, self.world.side)
+        return Checkpoints(run, self.config.keep, self.world.rank, self.world.side, self.world.copy)
 
     def resume(self, run: Path) -> int:
         """Continue from the run's last complete checkpoint, if there is one; returns the steps already done."""

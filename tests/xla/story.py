@@ -97,7 +97,8 @@ def of_xla(trainer) -> dict:
         part, [shards] = name.split(".")[0], torch_xla._XLAC._get_local_shards([t.detach()])
         total[part] = total.get(part, 0) + t.numel()
         held[part] = held.get(part, 0) + shards[0][0].numel()
-    return {"devices": trainer.world.chips, "held": {part: held[part] / total[part] for part in total},
+    return {"devices": trainer.world.chips, "parameters": total["model"],
+            "held": {part: held[part] / total[part] for part in total},
             "fallbacks": [name for name in met.counter_names() if name.startswith("aten::")]}
 
 

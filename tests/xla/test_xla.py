@@ -5,7 +5,9 @@ Each number of devices is a process of its own, because it is fixed when the fir
 
 import itertools
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,22 +29,23 @@ WAYS = {"two copies of two shards": {"shards": 2}, "micro-batches": {"micro_batc
         "recomputed": {"checkpointing": True}, "bf16": {"precision": "bf16"}}
 
 
-def environment(devices: int) -> dict:
+def environment(devices: int, flags: str = "") -> dict:
     """Compiled without optimisation, in half the time, to the same operations."""
     return {**os.environ, "PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(max(devices, 1)),
-            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0",
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + f" --xla_backend_optimization_level=0 {flags}",
             "PYTHONPATH": str(HERE.parents[1])}
 
 
-def run(devices: int, *command: str) -> str:
-    done = subprocess.run([sys.executable, *command], env=environment(devices), text=True, capture_output=True)
+def run(devices: int, *command: str, flags: str = "") -> str:
+    done = subprocess.run([sys.executable, *command], env=environment(devices, flags), text=True, capture_output=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
-def stories(devices: int, *cases: dict) -> list[dict]:
+def stories(devices: int, *cases: dict, flags: str = "") -> list[dict]:
     """What `story.py` says of some short trainings: 0 devices = plain PyTorch."""
-    return json.loads(run(devices, str(HERE / "story.py"), str(devices), json.dumps(cases)).splitlines()[-1])
+    said = run(devices, str(HERE / "story.py"), str(devices), json.dumps(cases), flags=flags)
+    return json.loads(said.splitlines()[-1])
 
 
 def assert_same(got: dict, want: dict, rel: float = 1e-5) -> None:
@@ -84,6 +87,31 @@ def test_other_ways_of_computing_give_the_same_losses(plain):
         assert sum(got["compiled"][:10] + got["compiled"][11:]) <= 4, way
         shards = cases[0]["shards"] if "copies" in way else 4
         assert got["held"] == dict.fromkeys(PARTS, pytest.approx(1 / shards, abs=0.01)) and got["fallbacks"] == []
+
+
+def sent(program: str) -> dict[str, int]:
+    """How many numbers a compiled program sends around, by the kind of sending."""
+    total = dict.fromkeys(("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"), 0)
+    for shapes, kind in re.findall(rf"= (\([^=]*?\)|\S+) ({'|'.join(total)})(?:-start)?\(", program):
+        for shape in re.findall(r"\[(.*?)\]", shapes):
+            total[kind] += math.prod(map(int, filter(None, shape.split(","))))
+    return total
+
+
+@pytest.mark.parametrize("case", [ONE, {"order": "raster", "head": "softmax"}])
+def test_weights_are_sent_and_images_stay(case, tmp_path):
+    """As FSDP does: weights are gathered once for each pass, gradients added up once, activations hardly ever sent.
+
+    The images of this batch are many; left to itself XLA's partitioner sends their activations around.
+    """
+    [got] = stories(4, {**case, "batch_size": 64, "stop": 1}, flags=f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text")
+    programs = sorted((path.read_text() for path in tmp_path.glob("*after_optimizations.txt")), key=len)
+    parameters, step, update = got["parameters"], sent(programs[-1]), sent(programs[-2])
+    print(f"{case['order']} + {case['head']}, {parameters} parameters: a step sends {step}, its update {update}")
+    assert 1.5 * parameters < step["all-gather"] < 2.1 * parameters
+    assert step["all-reduce"] + step["reduce-scatter"] < 1.2 * parameters
+    assert step["all-to-all"] + step["collective-permute"] < 64 * 16 * 32, "the activations of one layer"
+    assert set(update.values()) == {0}, "an update is each device's own business"
 
 
 def test_a_stopped_run_goes_on_on_other_devices_as_if_it_had_not_been_stopped(tmp_path, plain):
