@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from fluidlab.cli.launch import launch
 from fluidlab.config import ModelConfig, SampleConfig, TrainConfig
+from fluidlab.data.captions_open import open_captions
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.data.token_cache import TokenCache, write_cache
 from fluidlab.evaluate.loss import validation_loss, validator
@@ -26,7 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "HEADS", "ORDERS", "SIZES", "EmojiScenes", "Fluid", "FluidPipeline", "ModelConfig", "SampleConfig", "Step",
     "TokenCache", "TrainConfig", "Trainer", "generate", "inpaint", "launch", "load_text_encoder", "load_tokenizer",
-    "preset", "token_mask", "train", "validation_loss", "validator", "write_cache",
+    "open_captions", "preset", "token_mask", "train", "validation_loss", "validator", "write_cache",
 ]
 
 

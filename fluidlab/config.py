@@ -27,6 +27,18 @@ def data_dir() -> Path:
     return clone if (clone / "README.md").exists() else package / "_data"
 
 
+def cache_dir() -> Path:
+    """The folder for what was measured on this machine and is worth keeping: `$FLUIDLAB_CACHE`, else one in the home.
+
+    Returns:
+        a path that need not exist yet; nothing in it is needed, and all of it may be removed.
+    """
+    if os.environ.get("FLUIDLAB_CACHE"):
+        return Path(os.environ["FLUIDLAB_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fluidlab"
+
+
 def check_choice(name: str, value, allowed) -> None:
     """Raise `ValueError` unless `value` is one of `allowed`."""
     if value not in allowed:

@@ -5,6 +5,7 @@ users of diffusers know them. What to notice: below that surface it is still fou
 reads, `generate` draws tokens, the tokenizer decodes them, and nothing here knows of orders or heads.
 """
 
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,11 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fluidlab.config import SampleConfig, check_choice, check_range
-from fluidlab.hub.folder import check_saving, load_parts, read_index, read_training, write_folder
-from fluidlab.hub.model import FluidModel, check_dtype
-from fluidlab.hub.pictures import KINDS, from_pixels, to_mask, to_pixels
-from fluidlab.hub.remote import find_folder, upload
 from fluidlab.model.fluid import Fluid
+from fluidlab.publish.folder import check_saving, load_parts, read_index, read_training, write_folder
+from fluidlab.publish.model import FluidModel, check_dtype
+from fluidlab.publish.pictures import KINDS, from_pixels, to_mask, to_pixels
+from fluidlab.publish.remote import find_folder, upload
 from fluidlab.sample.edit import canvases, forget, grow, inpaint, outpaint, paste, surround, token_mask
 from fluidlab.sample.generate import Step, generate
 
@@ -59,7 +60,8 @@ class FluidPipeline(DiffusionPipeline):
         self.register_modules(model=FluidModel.of(model), tokenizer=tokenizer, text_encoder=text_encoder)
         self.register_to_config(defaults=dict(defaults or {}))
         self.training_facts, self._interrupt, self._num_timesteps = None, False, 0
-        self.set_progress_bar_config(disable=None)              # a bar in a terminal, none in a notebook or a file
+        notebook = "ipykernel" in sys.modules                   # whose page would keep the bar of every call
+        self.set_progress_bar_config(disable=True if notebook else None)        # None: shown in a terminal only
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, torch_dtype: torch.dtype | None = None,
@@ -80,12 +82,13 @@ class FluidPipeline(DiffusionPipeline):
         """
         if use_safetensors is False:
             raise ValueError("use_safetensors must be True, got False: pickled weights are never read.")
-        dtype, folder = check_dtype(dtype or torch_dtype), find_folder(name, **download)
+        wanted = check_dtype(dtype or torch_dtype)
+        folder = find_folder(name, **download)
         given = {"model": model, "tokenizer": tokenizer, "text_encoder": text_encoder}
         parts = load_parts(folder, {name: part for name, part in given.items() if part is not None}, verify)
         pipe = cls(**parts, defaults=read_index(folder)["defaults"] if defaults is None else defaults)
         pipe.training_facts = read_training(folder)
-        return pipe.to(dtype)
+        return pipe if dtype is torch_dtype is None else pipe.to(wanted)
 
     @classmethod
     def download(cls, name: str | Path, **options) -> Path:
@@ -103,9 +106,10 @@ class FluidPipeline(DiffusionPipeline):
         """
         check_saving(safe_serialization, variant)
         folder = Path(folder)
-        self._write(folder, folder.name, dtype)
+        name = repo_id or folder.name
+        self._write(folder, name, dtype)
         if push_to_hub:
-            upload(folder, repo_id or folder.name, **{"commit_message": "Upload FluidPipeline", **hub})
+            upload(folder, name, **{"commit_message": "Upload FluidPipeline", **hub})
         return folder
 
     def push_to_hub(self, repo_id: str, commit_message: str = "Upload FluidPipeline", private: bool | None = None,
@@ -119,9 +123,9 @@ class FluidPipeline(DiffusionPipeline):
                           create_pr=create_pr, subfolder=subfolder)
 
     def _write(self, folder: Path, name: str, dtype: torch.dtype) -> None:
+        self.save_config(folder)                                # model_index.json: what diffusers knows a pipeline by
         write_folder(folder, name, self.model, self.tokenizer, self.text_encoder, dtype=dtype,
                      defaults=dict(self.config.defaults), training=self.training_facts)
-        self.save_config(folder)                                # model_index.json: what diffusers knows a pipeline by
 
     def to(self, *args, dtype: torch.dtype | None = None, **options) -> "FluidPipeline":
         """Move, as in diffusers: `to(device)`, `to(dtype)`, `to(device, dtype)`.

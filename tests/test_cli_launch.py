@@ -1,6 +1,9 @@
 """The command of the README over two real processes, started by torchrun."""
 
+import importlib
+import io
 import json
+import sys
 
 import pytest
 
@@ -50,3 +53,32 @@ def test_alone_its_errors_are_the_callers(cache, tmp_path):
         fl.launch(arguments(cache, tmp_path, "--micro-batch", "3"))
     with pytest.raises(ValueError, match="processes must be a whole number at least 1, got 0"):
         fl.launch(["doctor"], processes=0)
+
+
+WAITS = """
+import os, signal
+assert "fluidlab" in os.listdir(os.environ["PYTHONPATH"])
+print("in the session of its parent:", os.getsid(0) == os.getsid(os.getppid()))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print("ready", flush=True)
+signal.sigwait([signal.SIGINT])
+print("saved", flush=True)
+"""
+
+
+def test_a_stop_is_passed_on_once_and_waited_for(monkeypatch, tmp_path):
+    """The processes are in a session of their own, so a signal to the kernel's does not reach them besides."""
+    class Stops(io.StringIO):
+        def write(self, text):
+            super().write(text)
+            if "ready" in text:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("fluidlab.cli.launch"), "TORCHRUN", WAITS)
+    monkeypatch.setattr(sys, "stdout", Stops())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        fl.launch(["train"], processes=2)
+    assert "in the session of its parent: False" in sys.stdout.getvalue()
+    assert sys.stdout.getvalue().endswith("saved\n")

@@ -1,5 +1,6 @@
 """What users of diffusers expect of a pipeline: components, moving, offloading, callbacks, bars, kinds of output."""
 
+import subprocess
 import sys
 import types
 
@@ -38,6 +39,14 @@ def test_the_components_are_the_three_parts():
     assert twin.model is pipe.model and twin.config.defaults == {"temperature": 0.5}
     third = FluidPipeline.from_pipe(twin)
     assert third.model is pipe.model and third.config.defaults == {"temperature": 0.5}
+
+
+def test_the_package_is_imported_without_diffusers_and_the_pipeline_when_it_is_asked_for():
+    asked = ("import sys, fluidlab; early = {'diffusers', 'transformers'} & set(sys.modules); "
+             "from fluidlab import FluidPipeline as F; print(early, F is fluidlab.FluidPipeline); fluidlab.Fluids")
+    told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=300)
+    assert told.stdout.strip() == "set() True"
+    assert "AttributeError: module 'fluidlab' has no attribute 'Fluids'" in told.stderr
 
 
 def test_diffusers_own_class_does_not_know_this_one(tmp_path):
@@ -229,10 +238,18 @@ class TestCallback:
         assert len(steps) == 20
 
 
-def test_the_bar_is_shown_where_it_is_asked_for(capsys):
+def test_the_bar_is_shown_in_a_terminal_and_where_it_is_asked_for(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    in_a_notebook = pipeline()
+    monkeypatch.delitem(sys.modules, "ipykernel")
     pipe = pipeline()
     pipe(CAT, **QUICK)
     assert capsys.readouterr().err == ""                                    # not a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    in_a_notebook(CAT, **QUICK)
+    assert capsys.readouterr().err == ""
+    pipe(CAT, **QUICK)
+    assert "16/16" in capsys.readouterr().err
     pipe.set_progress_bar_config(disable=False, desc="drawing")
     pipe(CAT, num_inference_steps=8, **QUICK)
     assert "drawing: 100%" in (said := capsys.readouterr().err) and "8/8" in said

@@ -6,8 +6,8 @@ from helpers import variant
 from PIL import Image
 
 from fluidlab.data.scenes import EmojiScenes
-from fluidlab.hub.pictures import from_pixels
 from fluidlab.pipeline import FluidPipeline
+from fluidlab.publish.pictures import from_pixels
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import load_tokenizer
 

@@ -155,9 +155,14 @@ def test_half_precision_halves_the_file_and_loads_as_float32(tmp_path):
 
 
 def test_load_tokenizer_names_the_id_the_cause_and_the_remedy(tmp_path):
-    with pytest.raises(ValueError, match="'no-such' cannot be loaded, because .*config.json does not exist: give"):
+    with pytest.raises(ValueError, match=r"'no-such' cannot be loaded, because it is neither shipped \(scenes-vae, "):
         load_tokenizer("no-such")
+    with pytest.raises(ValueError, match="cannot be loaded, because it lacks config.json: give a folder that `save_"):
+        load_tokenizer(tmp_path)
     (tmp_path / "config.json").write_text('{"kind": "car"}')
+    with pytest.raises(ValueError, match="cannot be loaded, because it lacks weights as safetensors: give a folder"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(ValueError, match="kind as 'car' and not as one of vae, vq"):
         load_tokenizer(tmp_path)
     with pytest.raises(ValueError, match="'car', but 'vae' was asked for"):

@@ -5,10 +5,10 @@ import torch
 
 from fluidlab.cli import main
 from fluidlab.config import TrainConfig
-from fluidlab.model.cost import activation_bytes
+from fluidlab.model.cost import activation_bytes, part_counts
 from fluidlab.model.fluid import Fluid
 from fluidlab.presets import preset
-from fluidlab.train.plan import DEVICES, describe, fits, parse_bytes, plan, smallest_change
+from fluidlab.train.plan import DEVICES, describe, fits, largest_that_fits, parse_bytes, plan, smallest_change
 from fluidlab.train.trainer import Trainer
 
 
@@ -89,6 +89,18 @@ def test_the_advice_fits_and_is_the_cheapest_of_its_kind(size, devices, batch_si
 
 def test_what_nothing_helps_is_said():
     assert smallest_change(plan(preset("10.5b"), devices=1, batch_size=1), 16e9) is None
+
+
+@pytest.mark.parametrize(("devices", "memory", "size"), [(1, 16e9, "369m"), (8, 16e9, "3.1b")])
+def test_the_largest_that_fits_fits_on_the_same_devices_and_the_next_larger_does_not(devices, memory, size):
+    configs = {name: preset(name) for name in ("369m", "1.1b", "3.1b", "10.5b")}
+    name, found = largest_that_fits(configs, memory, devices=devices, batch_size=64)
+    assert name == size and fits(found, memory) and (found.devices, found.batch_size) == (devices, 64)
+    larger = [n for n in configs if part_counts(configs[n])["total"] > found.parameters]
+    for other in larger:
+        sparing = plan(configs[other], devices=devices, batch_size=64, micro_batch=1, checkpointing=True)
+        assert not fits(sparing, memory)
+    assert largest_that_fits({"369m": configs["369m"]}, 1e9, devices=1, batch_size=8) is None
 
 
 def test_bytes_are_read_as_they_are_written():

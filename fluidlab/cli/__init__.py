@@ -1,4 +1,4 @@
-"""`fluidlab doctor | fit | cache | train | export | sample | evaluate | scale | plan`: a few lines each.
+"""`fluidlab doctor | fit | stats | cache | train | export | sample | evaluate | scale | plan | shards`.
 
 Every command is two functions in a file of this folder: one that adds its options, one that runs it. Mistakes are one
 sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has been saved.
@@ -7,11 +7,12 @@ sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has 
 import argparse
 import sys
 
-from fluidlab.cli import doctor, evaluate, fit, plan, sample, scale, train
+from fluidlab.cli import doctor, evaluate, fit, plan, sample, scale, shards, stats, train
 
 COMMANDS = {
     "doctor": (doctor.add_doctor, doctor.run_doctor),
     "fit": (fit.add_fit, fit.run_fit),
+    "stats": (stats.add_stats, stats.run_stats),
     "cache": (train.add_cache, train.run_cache),
     "train": (train.add_train, train.run_train),
     "export": (train.add_export, train.run_export),
@@ -19,6 +20,7 @@ COMMANDS = {
     "evaluate": (evaluate.add_evaluate, evaluate.run_evaluate),
     "scale": (scale.add_scale, scale.run_scale),
     "plan": (plan.add_plan, plan.run_plan),
+    "shards": (shards.add_shards, shards.run_shards),
 }
 
 

@@ -1,18 +1,33 @@
 """Start a command of fluidlab over several processes, from a notebook or a script, and show what it says live."""
 
 import codecs
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from fluidlab.config import check_range
+
+# torchrun, without its advice and without its traceback after Ctrl-C
+TORCHRUN = """
+import logging, sys
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.run import main
+logging.disable(logging.WARNING)
+try:
+    main()
+except SignalException as stop:
+    sys.exit(128 + stop.sigval)
+"""
 
 
 def launch(arguments: Sequence[str], processes: int = 1) -> None:
     """Run `fluidlab ARGUMENTS`: in this process, or in several that torchrun starts and that share one training.
 
-    Ctrl-C (a kernel's stop button) is passed on: the run saves its last step first.
+    Ctrl-C (a kernel's stop button) is passed on: the run saves its last step first. The processes get it from here
+    only, because a second one would mean "now", and a kernel sends it to everything in its session.
 
     Args:
         arguments: of the command line, such as ["train", "--order", "random", ...].
@@ -29,9 +44,10 @@ def launch(arguments: Sequence[str], processes: int = 1) -> None:
         from fluidlab.cli import run
         run(arguments)
         return
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-               "-m", "fluidlab", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    command = [sys.executable, "-c", TORCHRUN, "--standalone", f"--nproc-per-node={processes}", "-m", "fluidlab",
+               *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=_environment(),
+                          start_new_session=True) as child:
         try:
             _show(child.stdout)
         except KeyboardInterrupt:
@@ -41,6 +57,12 @@ def launch(arguments: Sequence[str], processes: int = 1) -> None:
     if child.returncode:
         raise ChildProcessError(f"fluidlab {' '.join(arguments[:1])} on {processes} processes ended with exit code "
                                 f"{child.returncode}; what went wrong stands above.")
+
+
+def _environment() -> dict[str, str]:
+    """With the place of this package, which a notebook may have found on a path of its own."""
+    places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
 
 
 def _show(stream) -> None:

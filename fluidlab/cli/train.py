@@ -1,15 +1,17 @@
 """`fluidlab cache`, `train` and `export`: from scenes to a folder that `FluidPipeline.from_pretrained` reads."""
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
+from fluidlab.cli.captions import add_cached_captions, complete, count_images, load_parts, open_source, report
 from fluidlab.cli.options import add_source, add_threads, given, use_threads
 
 
 def add_cache(p) -> None:
     p.add_argument("folder", help="folder to write; with --measure also an address that fsspec knows")
-    p.add_argument("--tokenizers", nargs="+", default=["scenes-vae", "scenes-vq"])
-    p.add_argument("--text-encoder", default="scenes-t5")
+    p.add_argument("--tokenizers", nargs="+", help="default: both shipped ones, or Stable Diffusion's for a data set")
+    p.add_argument("--text-encoder", help="default: the shipped one, or flan-t5-base for a data set")
     p.add_argument("--batch-size", type=int, default=256)
     p.add_argument("--shard-size", type=int, default=8192, help="images in each file")
     p.add_argument("--part", type=int, default=0, help="which of --parts writing processes this is, from 0")
@@ -18,6 +20,7 @@ def add_cache(p) -> None:
     p.add_argument("--stream", action="store_true", help="measure as a stream, as an address is always read")
     p.add_argument("--window", type=int, help="measure with the rows of so many shards mixed; default: all, a stream 4")
     add_source(p, 320_000)
+    add_cached_captions(p)
     add_threads(p)
 
 
@@ -26,17 +29,14 @@ def run_cache(args) -> None:
     use_threads(args)
     if args.measure:
         return measure_cache(args)
-    from fluidlab.data.scenes import EmojiScenes
     from fluidlab.data.token_cache import missing_shards, what_is_missing, write_cache
-    from fluidlab.text import load_text_encoder
-    from fluidlab.tokenizer import load_tokenizer
-    scenes = EmojiScenes(args.split, args.image_size, args.data_seed, size=args.num_images)
-    folder = write_cache(args.folder, scenes, args.num_images, {n: load_tokenizer(n) for n in args.tokenizers},
-                         load_text_encoder(args.text_encoder), batch_size=args.batch_size, shard_size=args.shard_size,
-                         part=args.part, parts=args.parts,
-                         description={"scenes": args.split, "image_size": args.image_size, "seed": args.data_seed})
+    complete(args)
+    source, description = open_source(args)
+    num_images = count_images(source, args.num_images)
+    folder = write_cache(args.folder, source, num_images, *load_parts(args), batch_size=args.batch_size,
+                         shard_size=args.shard_size, part=args.part, parts=args.parts, description=description)
     missing = missing_shards(folder)
-    print(f"{folder} holds {args.num_images} images" if not missing else
+    print(f"{folder} holds {num_images} images{report(source)}" if not missing else
           f"{folder}: part {args.part} of {args.parts} is written, {what_is_missing(folder)}")
 
 
@@ -61,7 +61,9 @@ def add_train(p) -> None:
     p.add_argument("--order", default="random")
     p.add_argument("--head", default="diffusion")
     p.add_argument("--preset", default="mini")
-    p.add_argument("--cache", type=Path, required=True, help="folder of `fluidlab cache`")
+    p.add_argument("--cache", required=True, help="folder of `fluidlab cache`, or an address of one that fsspec knows")
+    p.add_argument("--stream", action="store_true", help="fetch the cache's shards while training, as from an address")
+    p.add_argument("--window", type=int, help="mix the rows of so many shards at a time; default: all, a stream 4")
     p.add_argument("--validation", type=Path, help="another cache, of the validation split")
     p.add_argument("--tokenizer", help="which of the cache's tokens; default: the one of the head's kind")
     p.add_argument("--head-repeats", type=int, default=1)
@@ -108,7 +110,9 @@ def run_train(args) -> None:
     import dataclasses
 
     from fluidlab.config import TOKEN_KINDS, TrainConfig, check_choice
-    from fluidlab.data.token_cache import TokenCache, cache_tokenizer
+    from fluidlab.data.prefetch import Prefetcher
+    from fluidlab.data.streaming import is_url
+    from fluidlab.data.token_cache import WINDOW, TokenCache, cache_tokenizer
     from fluidlab.evaluate.results import provenance
     from fluidlab.train.loop import train
     from fluidlab.train.parallel import start
@@ -117,7 +121,9 @@ def run_train(args) -> None:
     names = [f.name for f in dataclasses.fields(TrainConfig) if f.name != "betas"]
     config = TrainConfig(**{name: getattr(args, name) for name in names})
     tokenizer = args.tokenizer or cache_tokenizer(args.cache, TOKEN_KINDS[args.head])
-    data = TokenCache(args.cache, tokenizer)
+    streamed = args.stream or is_url(args.cache)
+    data = TokenCache(args.cache, tokenizer, stream=streamed, window=args.window,
+                      ahead=(args.window or WINDOW) if streamed else 0)
     if data.kind != TOKEN_KINDS[args.head]:
         raise ValueError(f"head {args.head!r} needs {TOKEN_KINDS[args.head]} tokens, those of {tokenizer} are "
                          f"{data.kind}.")
@@ -132,8 +138,11 @@ def run_train(args) -> None:
             print(f"{args.order} + {args.head}, {args.preset}: {trainer.model.count_parameters()}, {len(data)} images, "
                   f"{world.describe()}")
         facts = {"preset": args.preset, **provenance(), **facts_of(data, held_out)}
-        train(trainer, args.out, resume=args.resume, facts=facts)
+        # on a CPU alone reading takes a thousandth of a step, and a thread would take its core away
+        with nullcontext(data) if world.device.type == "cpu" and not streamed else Prefetcher(data) as trainer.data:
+            train(trainer, args.out, resume=args.resume, facts=facts)
     finally:
+        data.close()
         world.close()
 
 
@@ -164,21 +173,28 @@ def run_export(args) -> None:
     from fluidlab.evaluate.results import append_results, provenance
     from fluidlab.model.files import save_model, write_json
     from fluidlab.text import load_text_encoder
-    from fluidlab.tokenizer import load_tokenizer
+    from fluidlab.tokenizer import SHIPPED, load_tokenizer
     from fluidlab.train.checkpoint import averaged_model
     defaults = given(guidance_scale=args.guidance_scale, temperature=args.temperature)
     SampleConfig(**defaults)
     model, steps = averaged_model(args.trained)
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
-    found = {"tokenizer": tokens_fingerprint(load_tokenizer(args.tokenizer)),
-             "text_encoder": load_text_encoder(args.text_encoder).fingerprint()}
+    tokenizer, text_encoder = load_tokenizer(args.tokenizer), load_text_encoder(args.text_encoder)
+    found = {"tokenizer": tokens_fingerprint(tokenizer), "text_encoder": text_encoder.fingerprint()}
+    rounded = text_encoder.fingerprint(torch.bfloat16)     # as it was in a cache made with --precision bf16
+    if facts.get("fingerprints", {}).get("text_encoder") == rounded:
+        found["text_encoder"] = rounded
     for part, made_with in facts.setdefault("fingerprints", found).items():
         if found[part] != made_with:
             raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "
                              f"{made_with[:12]}, it has {found[part][:12]}.")
     save_model(model, args.out, dtype=torch.float16)
-    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer, "text_encoder": args.text_encoder,
+    shipped = args.tokenizer in SHIPPED
+    if not shipped:                # with the statistics that its tokens were scaled by, which are this machine's alone
+        tokenizer.save_pretrained(args.out / "tokenizer")
+    write_json(args.out / "pipeline.json", {"tokenizer": args.tokenizer if shipped else "tokenizer",
+                                            "text_encoder": args.text_encoder,
                                             **({"defaults": defaults} if defaults else {})})
     write_json(args.out / "training.json", {**facts, "steps": steps, "images": steps * config.batch_size})
     if args.results is not None:

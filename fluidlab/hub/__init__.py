@@ -1,4 +1,6 @@
-"""What diffusers and the Hugging Face Hub ask of a pipeline beyond drawing: a model class, a folder, a card.
+"""Where a model's files are: shipped, in a folder, in the local Hugging Face cache, or on the hub, in this order."""
 
-The only room besides `pipeline` that knows diffusers' mixins; `Fluid` itself is free of them.
-"""
+from fluidlab.hub.failures import hub_failure
+from fluidlab.hub.find import can_only_be_a_path, find_model, split_name
+
+__all__ = ["can_only_be_a_path", "find_model", "hub_failure", "split_name"]

@@ -15,10 +15,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fluidlab.config import data_dir
-from fluidlab.text.pieces import words_of
+from fluidlab.config import check_choice, check_range, data_dir
+from fluidlab.hub.find import Wanted, find_model, read_json
+from fluidlab.text.pieces import tokenizer_from_pieces, words_of
 
+# What to load where, smallest first; E is the width of the features. Sizes are those of the encoder in bfloat16.
+SUGGESTED = {
+    "scenes-t5": "shipped, E 128: knows the words of EmojiScenes and no others",
+    "google/t5-v1_1-small": "one small GPU or a CPU, E 512, 0.1 GB",
+    "google/flan-t5-base": "one GPU, E 768, 0.2 GB: the default for pictures of the world",
+    "google/t5-v1_1-xxl": "the paper's, E 4096, 9.5 GB",
+}
+FOR_THE_WORLD = "google/flan-t5-base"              # what to take when captions are not of EmojiScenes
 MAX_LENGTH = 128                                   # tokens of the longest prompt, as in the paper
+DTYPES = (torch.float32, torch.bfloat16)
 WORDS_FILE = "words.json"                          # the words that a small encoder was trained on
 REPORTED = 60                                      # characters of a prompt that a message shows
 
@@ -31,10 +41,16 @@ class TextEncoder(nn.Module):
         tokenizer: the tokenizer that belongs to it, which ends every prompt with its `eos_token`.
         words: every word that the encoder was trained on; another word in a prompt is named in a warning. None for an
             encoder that has read the web.
+        features_dtype: torch.float32, or torch.bfloat16 for half the memory.
+        max_batch: prompts at once in the network, so that its memory does not grow with a longer list.
     """
 
-    def __init__(self, model, tokenizer, words: list[str] | None = None):
+    def __init__(self, model, tokenizer, words: list[str] | None = None, *,
+                 features_dtype: torch.dtype = torch.float32, max_batch: int = 64):
         super().__init__()
+        check_choice("features_dtype", features_dtype, DTYPES)
+        check_range("max_batch", max_batch, 1, kind=int)
+        self.features_dtype, self.max_batch = features_dtype, max_batch
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.words = None if words is None else frozenset(words)
@@ -63,12 +79,13 @@ class TextEncoder(nn.Module):
             pad_to: tokens S of the answer, at least as many as the longest prompt has; None for exactly as many.
 
         Returns:
-            features (B, S, E) float32, of about unit scale, zero at padding; mask (B, S) bool, True = real token.
-            The row of a prompt that means "no text" is False everywhere. A prompt's features do not depend on the
-            batch around it.
+            features (B, S, E) in features_dtype, of about unit scale, zero at padding; mask (B, S) bool, True = real
+            token; both on the encoder's device. The row of a prompt that means "no text" is False everywhere. A
+            prompt's features do not depend on the batch around it.
 
         Raises:
-            ValueError: prompts are not text, or pad_to is outside [longest prompt, max_length].
+            ValueError: prompts are not text, pad_to is outside [longest prompt, max_length], the weights are float16,
+                or features overflow.
 
         Warns:
             UserWarning: a prompt is longer than max_length and was cut, or has words never seen in training.
@@ -80,26 +97,53 @@ class TextEncoder(nn.Module):
             raise ValueError(f"pad_to must be a whole number from {longest} (the longest prompt here) to "
                              f"{self.max_length}, got {pad_to!r}.")
         S = longest if pad_to is None else pad_to
-        ids = torch.tensor([row + [self.tokenizer.pad_token_id] * (S - len(row)) for row in rows])     # (B, S)
+        weight = self.model.get_input_embeddings().weight
+        check_choice("the dtype of a T5's weights", weight.dtype, DTYPES)          # float16 overflows unseen
+        features = weight.new_zeros(len(rows), S, self.dim, dtype=self.features_dtype)                 # (B, S, E)
+        by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))           # little padding in each chunk
+        for start in range(0, len(rows), self.max_batch):
+            chunk = by_length[start:start + self.max_batch]
+            found = self._encode([rows[i] for i in chunk])                                             # (b, s, E)
+            features[chunk, :found.shape[1]] = found
         mask = torch.arange(S) < torch.tensor([[len(row)] for row in rows])                            # (B, S)
-        ids, mask = ids.to(self.device), mask.to(self.device)
+        return features, mask.to(weight.device)
+
+    def _encode(self, rows: list[list[int]]) -> Tensor:
+        """Token ids of some prompts to features (b, s, E), zero at padding."""
+        longest = max(1, *map(len, rows))
+        device = self.model.get_input_embeddings().weight.device
+        ids = torch.tensor([row + [self.tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
+        mask = torch.arange(longest) < torch.tensor([[len(row)] for row in rows])                      # (b, s)
+        ids, mask = ids.to(device), mask.to(device)
         attended = mask.clone()
         attended[:, 0] = True                                            # a softmax over nothing would be NaN
-        features = self.model(input_ids=ids, attention_mask=attended.long()).last_hidden_state.float()  # (B, S, E)
-        return features.masked_fill(~mask[..., None], 0.0), mask
+        features = self.model(input_ids=ids, attention_mask=attended.long()).last_hidden_state         # (b, s, E)
+        features = features.to(self.features_dtype).masked_fill(~mask[..., None], 0.0)
+        if not torch.isfinite(features).all():
+            row = (~torch.isfinite(features)).flatten(1).any(dim=1).nonzero()[0].item()
+            prompt = self.tokenizer.decode(rows[row], skip_special_tokens=True)
+            raise ValueError(f"The features of {_short(prompt)} are not finite, because the encoder overflows in "
+                             f"{features.dtype} or its weights are damaged: load it with dtype=torch.float32, or fetch "
+                             "it again.")
+        return features
 
     def tokenize(self, prompt: str) -> list[str]:
         """The pieces of a prompt, one for each of its features, `</s>` at the end; [] for "no text"."""
         return self.tokenizer.convert_ids_to_tokens(self._ids(*_as_list(prompt)))
 
-    def fingerprint(self) -> str:
-        """SHA-256 of weights and tokenizer: features cached under another fingerprint are of another encoder."""
+    def fingerprint(self, dtype: torch.dtype | None = None) -> str:
+        """SHA-256 of weights and tokenizer: features cached under another fingerprint are of another encoder.
+
+        Args:
+            dtype: of the weights rounded to it, for features that were made in bfloat16; None for as they are.
+        """
         spec = json.loads(self.tokenizer.backend_tokenizer.to_str())
         spec.pop("padding"), spec.pop("truncation")                      # how it was last called, not what it is
         digest = hashlib.sha256(json.dumps([spec, self.max_length], sort_keys=True).encode())
         for name, weight in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            weight = weight.detach().to(device="cpu", dtype=dtype if weight.is_floating_point() else None)
+            digest.update(weight.contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -135,57 +179,64 @@ class TextEncoder(nn.Module):
                           "expect an image that ignores it.", stacklevel=5)
 
 
-def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32) -> TextEncoder:
+def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32, *, subfolder: str | None = None,
+                      revision: str | None = None, device: str | torch.device = "cpu",
+                      features_dtype: torch.dtype = torch.float32, max_batch: int = 64,
+                      cache_dir: str | Path | None = None) -> TextEncoder:
     """Load a frozen text encoder.
 
     Args:
-        name: a shipped name ("scenes-t5"), a folder with a Hugging Face snapshot, or a Hugging Face id
-            ("google/t5-v1_1-xxl"), which is looked for in the local cache first and then online.
-        dtype: of the weights; T5-XXL in bfloat16 takes 9.5 GB in place of 19 GB. Features are float32 always.
+        name: a shipped name ("scenes-t5"), a folder with a Hugging Face snapshot, or a Hugging Face address
+            ("google/t5-v1_1-xxl", "owner/name/text_encoder_3", with "@revision" behind it to pin it), which is looked
+            for in the local cache first and then online. SUGGESTED says which for what machine.
+        dtype: of the weights, float32 or bfloat16; T5-XXL in bfloat16 takes 9.5 GB in place of 19 GB. Never float16:
+            T5's activations exceed its 65504, and what transformers then clips is finite and can be wrong.
+        subfolder, revision: instead of in the name. In a pipeline's repository its T5 is found by itself.
+        device: of the weights and of the features.
+        features_dtype, max_batch: as of `TextEncoder`.
+        cache_dir: another cache than Hugging Face's own.
 
     Raises:
         ValueError: nothing of that name can be read; the sentence names the cause and what to do.
     """
-    if not isinstance(name, str | Path) or not str(name).strip():
-        raise ValueError(f"A text encoder is named by a shipped name, a folder or a Hugging Face id, got {name!r}.")
-    for folder in (data_dir() / name, Path(name).expanduser()):
-        if folder.is_dir():
-            return _load_folder(folder, dtype)
-    try:
-        return _load(name, dtype, local_files_only=True)
-    except Exception:                                                    # not in the cache: what is missing varies
-        pass
-    try:
-        return _load(name, dtype)
-    except Exception as error:
-        cause = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"The text encoder {str(name)!r} is neither shipped (there is: {', '.join(_shipped()) or 'none'}), nor a "
-            f"folder, nor in the local Hugging Face cache, and loading it online failed ({type(error).__name__}: "
-            f"{cause}); check the name, or go online once with `hf download {name}`, or give the folder of a copy."
-        ) from error
-
-
-def _load_folder(folder: Path, dtype: torch.dtype) -> TextEncoder:
-    missing = [file for file in ("config.json", "tokenizer_config.json") if not (folder / file).is_file()]
-    if missing:
-        raise ValueError(f"The folder {str(folder)!r} is no text encoder: it lacks {' and '.join(missing)}; give the "
-                         "folder of a T5 snapshot as `save_pretrained` writes it.")
+    check_choice("the dtype of a T5's weights", dtype, DTYPES)
+    wanted = Wanted(what="text encoder", shipped=tuple(_shipped()), classes=("T5EncoderModel",))
+    folder = find_model(name, wanted, subfolder=subfolder, revision=revision, cache_dir=cache_dir)
+    values = read_json(folder / "config.json")
+    if values.get("model_type") != "t5":
+        found = values.get("model_type") or values.get("_class_name") or values.get("kind")
+        raise ValueError(f"The text encoder {str(name)!r} cannot be loaded, because {folder / 'config.json'} is of a "
+                         f"{found!r} model and not of a 't5'; give the name of a T5.")
     try:
         with _no_bars():
-            return _load(folder, dtype, local_files_only=True)
+            model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
     except Exception as error:                                           # what a broken file raises varies
         cause = " ".join(str(error).split())[:300]
         raise ValueError(f"The text encoder in {str(folder)!r} cannot be read ({type(error).__name__}: {cause}); "
                          "make or download the folder again.") from error
+    words = folder / WORDS_FILE
+    words = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None
+    return TextEncoder(model, tokenizer, words, features_dtype=features_dtype, max_batch=max_batch).to(device)
 
 
-def _load(name: str | Path, dtype: torch.dtype, **options) -> TextEncoder:
-    from transformers import AutoTokenizer, T5EncoderModel  # seconds to import: only when one is loaded
-    tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    model = T5EncoderModel.from_pretrained(name, dtype=dtype, use_safetensors=True, **options)  # nothing is unpickled
-    words = Path(name) / WORDS_FILE
-    return TextEncoder(model, tokenizer, json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None)
+def _load_model(folder: Path, dtype: torch.dtype):
+    from transformers import T5EncoderModel  # seconds to import: only when one is loaded
+    return T5EncoderModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+
+
+def _load_tokenizer(folder: Path):
+    """The tokenizer beside the weights, or where a diffusers pipeline keeps it."""
+    from transformers import AutoTokenizer
+    beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
+    for place in dict.fromkeys((folder, beside)):
+        if (place / "tokenizer.json").is_file():
+            return AutoTokenizer.from_pretrained(place, local_files_only=True)
+        if (place / "spiece.model").is_file():
+            config = place / "tokenizer_config.json"
+            values = read_json(config) if config.is_file() else {}
+            return tokenizer_from_pieces((place / "spiece.model").read_bytes(), values.get("extra_ids", 100),
+                                         int(min(values.get("model_max_length", 512), 2**31)))
+    raise ValueError("there is neither a tokenizer.json nor a spiece.model")
 
 
 def _shipped() -> list[str]:

@@ -76,6 +76,69 @@ def sentinel(k: int) -> str:
     return f"<extra_id_{k}>"
 
 
+def tokenizer_from_pieces(model: bytes, num_sentinels: int = 100, max_length: int = 512):
+    """A published T5's tokenizer from its `spiece.model` alone, without the protobuf package.
+
+    Most T5 repositories hold no tokenizer.json. The pieces and scores come from the `sentencepiece` package, and the
+    table that normalises the letters is read from the file itself; the ids are those of SentencePiece, the sentinels
+    behind them.
+
+    Args:
+        model: the bytes of a `spiece.model` of a unigram model.
+        num_sentinels: how many `<extra_id_k>` follow the pieces.  max_length: stored with the tokenizer.
+
+    Raises:
+        ValueError: these bytes are no SentencePiece model.
+    """
+    from transformers import PreTrainedTokenizerFast  # seconds to import: only when loading
+    try:
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+        charsmap = _field(_field(model, 3), 2)                           # NormalizerSpec.precompiled_charsmap
+    except (RuntimeError, IndexError, KeyError) as error:
+        raise ValueError(f"spiece.model is no SentencePiece model ({error}); fetch it again.") from error
+    vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(len(pieces))]
+    sentinels = [sentinel(k) for k in range(num_sentinels)]
+    vocabulary += [(name, 0.0) for name in reversed(sentinels)]
+    fallback = any(pieces.is_byte(i) for i in range(len(pieces)))
+    tokenizer = Tokenizer(Unigram(vocabulary, unk_id=pieces.unk_id(), byte_fallback=fallback))
+    if charsmap:
+        tokenizer.normalizer = normalizers.Precompiled(charsmap)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    end = [(EOS, pieces.eos_id())]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=end)
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in (PAD, EOS, UNK, *sentinels)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=EOS, unk_token=UNK,
+                                   model_max_length=max_length, clean_up_tokenization_spaces=False)
+
+
+def _field(message: bytes, wanted: int) -> bytes:
+    """The bytes of one field of a serialised protocol buffer, b"" if it is not there.
+
+    Source: protobuf.dev, "Encoding": a key (field number and wire type) as a varint, then a varint, 8 bytes, a length
+    and as many bytes, or 4 bytes.
+    """
+    def varint(at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            value |= (message[at] & 127) << shift
+            at, shift = at + 1, shift + 7
+            if message[at - 1] < 128:
+                return value, at
+    at = 0
+    while at < len(message):
+        key, at = varint(at)
+        number, wire = key >> 3, key & 7
+        size, at = varint(at) if wire in (0, 2) else ({1: 8, 5: 4}[wire], at)
+        if wire == 0:
+            continue
+        if number == wanted and wire == 2:
+            return message[at:at + size]
+        at += size
+    return b""
+
+
 def build_tokenizer(model: bytes, num_sentinels: int, max_length: int):
     """Give a SentencePiece model's pieces and scores the form that `AutoTokenizer` reads.
 

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluidlab.tokenizer.blocks import FromPixels, Grow, Shrink, ToPixels
+from fluidlab.tokenizer.chunks import Chunks
 from fluidlab.tokenizer.contract import Tokenizer, check_images, check_tokens, image_grid, resolve_grid
 from fluidlab.tokenizer.files import load_model, save_model
 from fluidlab.tokenizer.patches import pack, unpack
+from fluidlab.tokenizer.statistics import denormalise, normalise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,7 @@ class VAETokenizer(Tokenizer):
         super().__init__()
         self.config = config = config or VAEConfig()
         image_grid(config.image_size)  # refuse a bad default size now
+        self.chunks = Chunks()
         self.encoder = FromPixels(config.width, config.encoder_depth)
         self.to_posterior = nn.Conv2d(config.width, 2 * config.latent_channels, 1)
         self.decoder = VAEDecoder(config)
@@ -99,20 +102,22 @@ class VAETokenizer(Tokenizer):
         The posterior's mean, or with a (CPU) `generator` one sample of it. Raises ValueError for other images.
         """
         check_images(images)
-        mean, logvar = self.posterior(images.to(self.latent_mean.dtype))
+        both = self.chunks(lambda x: torch.cat(self.posterior(x), dim=1), images, images[0, 0].numel(),
+                           self.latent_mean)
+        mean, logvar = both.chunk(2, dim=1)                                                  # (B, 4, H/8, W/8) each
         if generator is not None:
             noise = torch.randn(mean.shape, generator=generator)
             mean = mean + torch.exp(0.5 * logvar) * noise.to(mean)
-        latents = (mean - self.latent_mean[:, None, None]) / self.latent_std[:, None, None]  # (B, 4, H/8, W/8)
-        return pack(latents)                                                                 # (B, N, 16)
+        return pack(normalise(mean, self.latent_mean, self.latent_std))                      # (B, N, 16)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Tokens (B, N, 16) to images (B, 3, H, W) clamped to [-1, 1]; `grid` (rows, columns) if not square."""
         check_tokens(tokens, self.token_dim)
-        latents = unpack(tokens.to(self.latent_mean.dtype), resolve_grid(tokens.shape[1], grid))  # (B, 4, H/8, W/8)
-        latents = latents * self.latent_std[:, None, None] + self.latent_mean[:, None, None]
-        return self.decoder(latents).float().clamp(-1.0, 1.0)                                     # (B, 3, H, W)
+        latents = unpack(tokens.float(), resolve_grid(tokens.shape[1], grid))                # (B, 4, H/8, W/8)
+        latents = denormalise(latents, self.latent_mean, self.latent_std)
+        pixels = tokens.shape[1] * self.patch_size**2
+        return self.chunks(self.decoder, latents, pixels, self.latent_mean).clamp(-1.0, 1.0)  # (B, 3, H, W)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write config.json and model.safetensors; `dtype` float16 halves the file, loading gives float32 again."""

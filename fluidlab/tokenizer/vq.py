@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluidlab.tokenizer.blocks import FromPixels, Grow, Shrink, ToPixels, mix_blocks
+from fluidlab.tokenizer.chunks import Chunks
 from fluidlab.tokenizer.contract import Tokenizer, check_codes, check_images, image_grid, resolve_grid
 from fluidlab.tokenizer.files import load_model, save_model
 from fluidlab.tokenizer.quantizer import Codebook
@@ -61,6 +62,7 @@ class VQTokenizer(Tokenizer):
         super().__init__()
         self.config = config = config or VQConfig()
         image_grid(config.image_size)  # refuse a bad default size now
+        self.chunks = Chunks()
         self.encoder = FromPixels(config.width, config.encoder_depth)
         self.shrink = Shrink(config.width, config.coarse_width, config.coarse_encoder_depth)
         self.to_code = nn.Conv2d(config.coarse_width, config.code_dim, 1)
@@ -93,14 +95,15 @@ class VQTokenizer(Tokenizer):
         Raises ValueError for other images.
         """
         check_images(images)
-        return self.codebook(self.features(images.to(self.codebook.codes.dtype)))
+        return self.chunks(self.features, images, images[0, 0].numel(), self.codebook.codes, after=self.codebook)
 
     @torch.no_grad()
     def decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Tokens (B, N) to images (B, 3, H, W) clamped to [-1, 1]; `grid` (rows, columns) if not square."""
         check_codes(tokens, self.codebook_size)
-        codes = self.codebook.lookup(tokens, resolve_grid(tokens.shape[1], grid))  # (B, E, h, w)
-        return self.decoder(codes).float().clamp(-1.0, 1.0)                        # (B, 3, 16h, 16w)
+        grid, pixels = resolve_grid(tokens.shape[1], grid), tokens.shape[1] * self.patch_size**2
+        images = self.chunks(lambda t: self.decoder(self.codebook.lookup(t, grid)), tokens, pixels, self.codebook.codes)
+        return images.clamp(-1.0, 1.0)                                             # (B, 3, 16h, 16w)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write config.json and model.safetensors; `dtype` float16 halves the file, loading gives float32 again."""

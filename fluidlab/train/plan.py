@@ -6,6 +6,7 @@ micro-batch. What to notice: sharding divides the first, and nothing but a small
 the last.
 """
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -145,6 +146,26 @@ def smallest_change(found: Plan, memory: float) -> tuple[str, Plan] | None:
     return None
 
 
+def largest_that_fits(configs: dict[str, ModelConfig], memory: float, *, devices: int, batch_size: int,
+                      **options) -> tuple[str, Plan] | None:
+    """The largest model that these devices can train, with the least change of a plan that makes it fit.
+
+    Args:
+        configs: name -> model, to choose from.  memory: bytes of one device.
+        devices, batch_size, options: of `plan`.
+
+    Returns:
+        Name and plan, or None if not even the smallest fits.
+    """
+    for name in sorted(configs, key=lambda name: part_counts(configs[name])["total"], reverse=True):
+        found = plan(configs[name], devices=devices, batch_size=batch_size, **options)
+        changed = None if fits(found, memory) else smallest_change(found, memory)
+        found = found if changed is None else changed[1]
+        if fits(found, memory) and found.devices == devices:
+            return name, found
+    return None
+
+
 def parse_bytes(text: str) -> float:
     """"32GB" is 32e9 bytes, "32GiB" is 32 x 2**30; also MB, MiB, TB, TiB.
 
@@ -158,6 +179,7 @@ def parse_bytes(text: str) -> float:
     return float(found[1]) * (1024 ** power if found[3] else 1000 ** power)
 
 
+@functools.lru_cache(maxsize=256)
 def _shard_elements(config: ModelConfig, shards: int) -> int:
     """Numbers that the first device holds when every parameter is split along its first dimension."""
     with torch.device("meta"):
@@ -170,6 +192,7 @@ def _shard_elements(config: ModelConfig, shards: int) -> int:
     return one + (config.depth - 1) * (sum(map(rows, deeper)) - one)
 
 
+@functools.lru_cache(maxsize=64)
 def _largest_unit(config: ModelConfig) -> int:
     """Parameters of the largest part that is gathered at once: a block, the head, or what else stands alone."""
     counts = part_counts(config.replace(depth=1, aligner_depth=1))

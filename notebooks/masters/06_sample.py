@@ -548,9 +548,9 @@ print("largest change of a given pixel:", max(float((p[:, :, :64] - image).abs()
                                               for p in grown[name][:3]))
 
 # %% [markdown]
-# Random order sees what is there and adds what is missing. Raster order, on its way through the upper row, has not yet
-# seen the lower one, and fulfils the part of the prompt that is already fulfilled; for the apple no place is left.
-# To the left it does better, for there the prompt names the new thing first.
+# Random order sees what is there and adds what is missing. Raster order, on its way through the upper half, has not yet
+# seen the lower one, and draws what stands there already; to the right of that the canvas ends, and the apple never
+# comes. To the left it does better, for there the new thing comes first in reading order too.
 #
 # ## Variations
 # The third kind of edit: forget a random share of the tokens, whichever they are, and draw them anew with the same
@@ -565,7 +565,7 @@ show(contact_sheet([p for pixels in varied.values() for p in pixels],
                    [f"strength {strength:g}\nchange {moved[strength]:.1f}" for strength in varied],
                    [f"seed {seed + i}" for i in range(6)], scale=2),
      alt=f"Six variations of the scene ({scene['caption']}) at each of four strengths. Mean change of a pixel, in "
-         "levels of 255: " + ", ".join(f"{value:.1f} at strength {strength:g}" for strength, value in moved.items()) + ".",
+         f"levels of 255: {', '.join(f'{value:.1f} at strength {strength:g}' for strength, value in moved.items())}.",
      caption="Change: of a pixel on average, in levels of 255. At strength 1 nothing is kept but the words.")
 
 # %% [markdown]

@@ -13,10 +13,10 @@ from diffusers.configuration_utils import FrozenDict
 from torch import Tensor, nn
 
 from fluidlab.config import ModelConfig, check_choice
-from fluidlab.hub.folder import check_saving, load_weights
-from fluidlab.hub.remote import find_folder
 from fluidlab.model.files import save_model
 from fluidlab.model.fluid import Fluid
+from fluidlab.publish.folder import check_saving, load_weights
+from fluidlab.publish.remote import find_folder
 
 DTYPES = (torch.float32, torch.bfloat16)
 

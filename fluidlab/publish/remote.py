@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from fluidlab.config import data_dir
-from fluidlab.hub.folder import INDEX, read_index
+from fluidlab.publish.folder import INDEX, read_index
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "README.md"]
 

@@ -8,9 +8,9 @@ from diffusers import ConfigMixin, ModelMixin
 from helpers import VARIANTS, batch, seeded, variant
 from huggingface_hub import HfApi
 
-from fluidlab.hub.model import FluidModel
 from fluidlab.model.files import load_model
 from fluidlab.model.fluid import Fluid
+from fluidlab.publish.model import FluidModel
 from fluidlab.sample.generate import generate
 
 

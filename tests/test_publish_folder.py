@@ -13,10 +13,11 @@ from helpers import variant
 
 from fluidlab.config import data_dir
 from fluidlab.data.token_cache import tokens_fingerprint
-from fluidlab.hub.card import pipeline_card
-from fluidlab.hub.folder import read_index
-from fluidlab.hub.remote import WANTED, find_folder
 from fluidlab.pipeline import FluidPipeline
+from fluidlab.publish.card import pipeline_card
+from fluidlab.publish.folder import read_index
+from fluidlab.publish.model import FluidModel
+from fluidlab.publish.remote import WANTED, find_folder
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer
 
@@ -49,7 +50,7 @@ def test_a_folder_holds_what_diffusers_the_hub_and_people_look_for(whole):
             "text_encoder/model.safetensors", "text_encoder/tokenizer.json", "text_encoder/words.json"} <= files
     assert not [f for f in files if not f.endswith((".json", ".safetensors", ".md", ".model"))]
     index = json.loads((whole / "model_index.json").read_text())
-    assert index["_class_name"] == "FluidPipeline" and index["model"] == ["fluidlab.hub.model", "FluidModel"]
+    assert index["_class_name"] == "FluidPipeline" and index["model"] == ["fluidlab.publish.model", "FluidModel"]
     assert index["tokenizer"] == ["fluidlab.tokenizer.vae", "VAETokenizer"]
     assert set(read_index(whole)["sha256"]) == {f for f in files if f.endswith(".safetensors")}
     for path in whole.rglob("*.json"):
@@ -67,7 +68,7 @@ def test_one_flipped_bit_and_one_missing_file_are_found(file, folder):
     path.unlink()
     with pytest.raises(ValueError, match=f"holds no {file}, so it is not whole"):
         FluidPipeline.from_pretrained(folder)
-    with pytest.raises(ValueError, match="holds no model.safetensors|cannot be read"):
+    with pytest.raises(ValueError, match="holds no model.safetensors|cannot be (read|loaded)"):
         FluidPipeline.from_pretrained(folder, verify=False)
 
 
@@ -95,7 +96,8 @@ def test_pickled_weights_are_named_and_never_read(folder):
 
 
 def test_a_pickled_part_is_not_read_either(folder):
-    for part, sentence in (("text_encoder", "cannot be read"), ("tokenizer", "cannot be read as a tokenizer")):
+    for part, sentence in (("text_encoder", "cannot be loaded, because it lacks weights as safetensors"),
+                           ("tokenizer", "cannot be (read as a tokenizer|loaded)")):
         broken = Path(shutil.copytree(folder, folder.with_name(part)))
         (broken / part / "model.safetensors").rename(broken / part / "pytorch_model.bin")
         with pytest.raises(ValueError, match=sentence):
@@ -170,6 +172,13 @@ def test_the_card_says_what_is_recorded_of_the_training():
     for said in ("- 2,000 steps of 64 images, precision bf16, seed 3.", "- Data: scenes train, image_size 64.",
                  "- Command: `fluidlab train` (commit unknown, torch unknown).", "No settings are recommended"):
         assert said in body
+
+
+def test_a_part_that_is_given_is_used_as_it_is(folder):
+    own = FluidModel.of(variant("random", "diffusion")).to(torch.bfloat16)
+    pipe = FluidPipeline.from_pretrained(folder, model=own)
+    assert pipe.model is own and pipe.dtype == torch.bfloat16
+    assert FluidPipeline.from_pretrained(folder, model=own, dtype=torch.float32).dtype == torch.float32
 
 
 def front_matter(card):
@@ -303,6 +312,9 @@ class TestToTheHub:
     def test_saving_may_push_too(self, hub, tmp_path):
         pipeline().save_pretrained(tmp_path / "mine", push_to_hub=True, commit_message="Better", create_pr=True)
         assert hub.calls[0][1] == "mine" and hub.calls[1][2]["commit_message"] == "Better"
+        pipeline().save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="ada/other")
+        assert hub.calls[2][1] == "ada/other" and 'from_pretrained("ada/other")' in hub.files["README.md"].decode()
+        hub.calls = hub.calls[:2]
         with pytest.raises(ValueError, match="safe_serialization must be True, got False"):
             pipeline().push_to_hub("ada/fluid", safe_serialization=False)
         assert len(hub.calls) == 2

@@ -19,9 +19,9 @@ import torch
 
 from fluidlab.config import SampleConfig
 from fluidlab.data.token_cache import tokens_fingerprint
-from fluidlab.hub.card import pipeline_card
 from fluidlab.model.files import load_model, save_model, write_json
 from fluidlab.model.fluid import Fluid
+from fluidlab.publish.card import pipeline_card
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import load_tokenizer
 
@@ -98,7 +98,7 @@ def _part_of(path: str) -> str:
 
 def write_folder(folder: Path, name: str, model: Fluid, tokenizer, text_encoder, *, dtype: torch.dtype,
                  defaults: dict, training: dict | None) -> None:
-    """Write a pipeline. The index goes first and comes last: a folder without one is none, so half of one is refused.
+    """Write a pipeline. The index goes first and comes last: without one a folder is none, so half of one is refused.
 
     Args:
         name: what the card calls it.  dtype: of the model's weights on the disk.
@@ -144,13 +144,15 @@ def check_trained_with(folder: Path, parts: dict) -> None:
     """Raise `ValueError` unless these parts are those that the model in this folder was trained with, if that is known.
 
     A part that was saved with the model is not asked: whoever saved it had it in use, perhaps in another precision.
+    A text encoder may also be the same one rounded to bf16, in which a cache may have been made.
     """
     trained = (read_training(folder) or {}).get("fingerprints", {})
-    found = {"tokenizer": tokens_fingerprint, "text_encoder": lambda encoder: encoder.fingerprint()}
+    found = {"tokenizer": lambda tokenizer: [tokens_fingerprint(tokenizer)],
+             "text_encoder": lambda encoder: [encoder.fingerprint(), encoder.fingerprint(torch.bfloat16)]}
     for part in parts:
-        if part in trained and found[part](parts[part]) != trained[part]:
+        if part in trained and trained[part] not in (these := found[part](parts[part])):
             raise ValueError(f"the model in {folder} was trained with another {part}: fingerprint "
-                             f"{trained[part][:12]}, this one has {found[part](parts[part])[:12]}.")
+                             f"{trained[part][:12]}, this one has {these[0][:12]}.")
 
 
 def check_saving(safe_serialization: bool = True, variant: str | None = None) -> None:
