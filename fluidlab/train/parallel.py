@@ -106,10 +106,6 @@ class World:
         """AdamW's implementation for the device."""
         return {"fused": True}
 
-    def rate(self, lr: float) -> float | Tensor:
-        """A learning rate as the optimizer takes it."""
-        return lr
-
     def flush(self) -> None:
         """Nothing: operations were carried out when they were called."""
 

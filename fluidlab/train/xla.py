@@ -140,11 +140,8 @@ class XLAWorld(World):
         return spmd.mark_sharding_with_gradients(out, self.mesh, self._by_images(out))
 
     def optimizer_options(self) -> dict:
-        """Step and rate live on the chip: as Python numbers they would be part of the program, compiled each step."""
+        """Plain operations, since torch_xla has no fused AdamW, and the counts of steps on the chips."""
         return {"foreach": False, "capturable": True}
-
-    def rate(self, lr: float) -> Tensor:
-        return torch.tensor(lr).to(self.device)
 
     def flush(self) -> None:
         """Carry out what was recorded; Python does not wait for it."""
@@ -183,7 +180,7 @@ class XLAWorld(World):
 
 
 def recompute(forward, x: Tensor, text: Tensor, mask: Tensor, **options) -> Tensor:
-    """A block that keeps its inputs alone, by torch_xla's own `checkpoint`: PyTorch's, XLA would optimise away."""
+    """A block that keeps its inputs alone, by torch_xla's own `checkpoint`; PyTorch's does not know its devices."""
     if not torch.is_grad_enabled():
         return forward(x, text, mask, **options)
     from torch_xla.utils.checkpoint import checkpoint

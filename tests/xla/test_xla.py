@@ -75,7 +75,7 @@ def test_losses_equal_plain_pytorch_and_programs_are_compiled_once(devices, plai
         assert got["held"] == dict.fromkeys(PARTS, pytest.approx(1 / devices, abs=0.01))
         off = max(abs(a / b - 1) for a, b in zip(got["losses"], want["losses"], strict=True))
         proved(f"{case['order']} + {case['head']} on {devices}: 20 losses within {off:.0e} of plain PyTorch, "
-               f"{sum(building_and_steps)} programs, and {validating} for validation, no fallback; a device holds "
+               f"{sum(building_and_steps)} new programs, {validating} for validation, no fallback; a device holds "
                f"{got['held']['model']:.0%} of the weights, {got['held']['exp_avg']:.0%} of the moments")
 
 
@@ -89,6 +89,16 @@ def test_other_ways_of_computing_give_the_same_losses(plain, proved):
         shards = cases[0]["shards"] if "copies" in way else 4
         assert got["held"] == dict.fromkeys(PARTS, pytest.approx(1 / shards, abs=0.01)) and got["fallbacks"] == []
         proved(f"{way}, random + diffusion on 4: 20 losses within {tolerance:.0e} of plain PyTorch")
+
+
+def test_recomputing_is_in_the_program(tmp_path, proved):
+    """XLA merges equal operations; torch_xla's `checkpoint` keeps it from merging the second pass with the first."""
+    cases = [{**ONE, "stop": 1}, {**ONE, "stop": 1, "checkpointing": True}]
+    stories(1, *cases, flags=f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text")
+    programs = [path.read_text() for path in sorted(tmp_path.glob("*after_optimizations.txt"))]
+    products = sorted(len(re.findall(r" dot\(", program)) for program in programs)[-2:]
+    assert products[1] - products[0] >= 8, "of a block's 12 products of the forward pass those that the backward needs"
+    proved(f"recomputed, random + diffusion on 1: {products[1]} matrix products instead of {products[0]}")
 
 
 def sent(program: str) -> dict[str, int]:
