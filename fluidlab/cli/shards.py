@@ -44,10 +44,12 @@ def run_shards(args) -> None:
 
 
 def in_words(facts: dict) -> str:
-    """The main numbers, a line for each process and one for the step."""
+    """The main numbers: a line for each process, and one for the step if there are several."""
     total = sum(p["bytes"] for p in facts["parameters"])
     lines = [f"process {rank} holds {held:,} of {total:,} bytes of weights"
              for rank, held in enumerate(facts["held"]["weights"])]
+    if not facts["units"]:
+        return "\n".join(lines)
     sent = sum(m["bytes"] for m in facts["messages"])
     gathers = sum(len(unit["gathered"]) for unit in facts["units"])
     return "\n".join([*lines, f"process 0: {gathers} gathers of {len(facts['units'])} units in a step, at most "

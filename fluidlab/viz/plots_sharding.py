@@ -145,6 +145,7 @@ def fit_chart(needs: dict[int, list[tuple[str, int, float]]], devices: dict[str,
         axis.text(1.0, USABLE * device.memory / 1e9, f" {name}, {device.memory / 1e9:.0f} GB", va="center",
                   fontsize=9, transform=axis.get_yaxis_transform())
     axis.set(xlabel="parameters", ylabel="GB of one device", xscale="log", yscale="log")
+    axis.margins(x=0.12)
     axis.legend(loc="upper left")
     read_log(axis)
     return figure
@@ -167,7 +168,7 @@ def loss_overlay(curves: dict[str, tuple[list[int], list[float]]]) -> Figure:
     bottom.axhline(np.finfo(np.float32).eps, color="black", linestyle=":", linewidth=1)
     bottom.text(1.0, np.finfo(np.float32).eps, " float32's\n last digit", transform=bottom.get_yaxis_transform(),
                 va="center", fontsize=9)
-    bottom.set(xlabel="step", ylabel="difference", yscale="log", ylim=(5e-10, 1e-4))
+    bottom.set(xlabel="step", ylabel="difference", yscale="log", ylim=(5e-10, 1e-3))
     top.set_ylabel("loss")
     top.legend()
     return figure
