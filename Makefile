@@ -8,6 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 PY      = $(VENV)/bin/python
 XLA_VENV  ?= .venv-xla
 XLA_TORCH ?= 2.9.0
+XLA_STAMP  = $(XLA_VENV)/.fluidlab-set-up
 WORKERS ?= 2
 STAMP   = $(VENV)/.fluidlab-set-up
 OFFLINE = HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -60,13 +61,16 @@ test: set-up
 # torch_xla fits one version of torch, with its CUDA libraries: 7 GB, so it has an environment of its own.
 test-xla:
 	@if [ -z "$(PYTHON)" ]; then echo "test-xla: no Python 3.11, 3.12 or 3.13 found; name it: make test-xla PYTHON=/path/to/python"; exit 1; fi
-	@if [ ! -f $(XLA_VENV)/.fluidlab-set-up ]; then \
-	  echo "test-xla: a new environment in $(XLA_VENV) with torch $(XLA_TORCH) and torch_xla (5 to 15 minutes, 7 GB)"; \
-	  rm -rf $(XLA_VENV); $(PYTHON) -m venv $(XLA_VENV) || exit 1; \
-	  sed '/^torch==/d' constraints.txt > $(XLA_VENV)/constraints.txt; \
-	  $(XLA_VENV)/bin/pip install --quiet --disable-pip-version-check -c $(XLA_VENV)/constraints.txt \
-	    torch==$(XLA_TORCH) torch_xla==$(XLA_TORCH) pytest -e . || exit 1; \
-	  touch $(XLA_VENV)/.fluidlab-set-up; fi
+	@wanted="$(XLA_TORCH) $$($(PYTHON) -c "$$WANTED")" || exit 1; \
+	if [ "$$(cat $(XLA_STAMP) 2>/dev/null)" = "$$wanted" ]; then exit 0; fi; \
+	rm -f $(XLA_STAMP); \
+	if ! $(XLA_VENV)/bin/python -c 'import pip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then \
+	  rm -rf $(XLA_VENV); $(PYTHON) -m venv $(XLA_VENV) || exit 1; fi; \
+	echo "test-xla: torch $(XLA_TORCH) and torch_xla into $(XLA_VENV) (5 to 40 minutes and 7 GB the first time, Linux only)"; \
+	sed '/^torch==/d' constraints.txt > $(XLA_VENV)/constraints.txt; \
+	$(XLA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c $(XLA_VENV)/constraints.txt \
+	  torch==$(XLA_TORCH) torch_xla==$(XLA_TORCH) pytest -e . || exit 1; \
+	echo "$$wanted" > $(XLA_STAMP)
 	@$(OFFLINE) $(XLA_VENV)/bin/python -m pytest -q tests/xla
 
 lab: set-up

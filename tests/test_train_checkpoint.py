@@ -15,7 +15,7 @@ from helpers import variant
 from test_train_loop import CONFIG, fresh
 
 from fluidlab.evaluate.loss import validator
-from fluidlab.model.files import load_model, load_weights, save_model
+from fluidlab.model.files import load_model, save_model
 from fluidlab.train.checkpoint import averaged_model, checkpoints, read_state
 from fluidlab.train.loop import train
 from fluidlab.train.trainer import Trainer
@@ -142,8 +142,7 @@ def test_an_exported_model_can_be_trained_on(tmp_path):
     source = variant("random", "diffusion")
     save_model(source, tmp_path)
     trainer = fresh()
-    load_weights(trainer.model, tmp_path)
-    trainer.ema.restart(trainer.model)
+    trainer.begin_with(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(trainer.averaged().parameters(), source.parameters(), strict=True))
     data = trainer.data
     other = Trainer(source, data, trainer.config, validator(data, 16, batch_size=8))

@@ -31,9 +31,9 @@ def validation_loss(model: Fluid, data, num_images: int = 2048, *, batch_size: i
     Raises:
         ValueError: more images than the data holds, or none.
     """
-    total = torch.zeros(2, dtype=torch.float64)
+    total, read = torch.zeros(2, dtype=torch.float64), Tensor.cpu if world is None else world.copy
     for batch, generator, counts in _batches(model, data, num_images, batch_size, seed, world):
-        loss, is_target = (t.cpu().double() for t in model.token_losses(*batch, generator))
+        loss, is_target = (read(t).double() for t in model.token_losses(*batch, generator))
         total += counts * torch.stack([(loss * is_target).sum(), is_target.sum()])
     if world is not None:
         total = world.sum(total)

@@ -13,6 +13,7 @@ import os
 import shutil
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,10 +38,12 @@ class Checkpoints:
         keep: how many of the newest stay; the one with the least "val_loss" stays besides.
         rank: of this process; the first gives checkpoints their names and removes old ones.
         group: process group of the writers, used by nothing else; None = this process alone.
+        copy: of a tensor, on the CPU.
     """
 
-    def __init__(self, run: Path, keep: int = 2, rank: int = 0, group: dist.ProcessGroup | None = None):
-        self.run, self.keep, self.rank, self.group = Path(run), keep, rank, group
+    def __init__(self, run: Path, keep: int = 2, rank: int = 0, group: dist.ProcessGroup | None = None,
+                 copy: Callable[[Tensor], Tensor] | None = None):
+        self.run, self.keep, self.rank, self.group, self.copy = Path(run), keep, rank, group, copy or copy_to_cpu
         self._thread, self._error = None, None
 
     def save(self, step: int, tensors: dict[str, Tensor], state: dict, wait: bool = False) -> Path:
@@ -60,7 +63,7 @@ class Checkpoints:
             part.mkdir(parents=True)
         if self.group is not None:
             dist.barrier(group=self.group)
-        copies = {name: _copy(t) for name, t in tensors.items()}
+        copies = {name: self.copy(t) for name, t in tensors.items()}
         self._thread = threading.Thread(target=self._write, args=(part, copies, {**state, "step": step}), daemon=True)
         self._thread.start()
         if wait:
@@ -107,7 +110,7 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _copy(t: Tensor) -> Tensor:
+def copy_to_cpu(t: Tensor) -> Tensor:
     """On the CPU, sharded as before: what a thread may write while the original changes."""
     t = t.detach()
     return t.clone() if t.device.type == "cpu" else t.cpu()

@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fluidlab.config import ModelConfig, TrainConfig, check_choice
 from fluidlab.model.fluid import Fluid
+from fluidlab.train.checkpoint import copy_to_cpu
 
 if TYPE_CHECKING:                   # a second of importing that only several processes need
     from torch.distributed.device_mesh import DeviceMesh
@@ -105,16 +106,16 @@ class World:
         """AdamW's implementation for the device."""
         return {"fused": True}
 
-    def rate(self, lr: float) -> float | Tensor:
-        """A learning rate as the optimizer takes it."""
-        return lr
-
     def flush(self) -> None:
         """Nothing: operations were carried out when they were called."""
 
     def read(self, x: Tensor) -> list[float]:
         """Numbers for Python, which waits for them."""
         return x.tolist()
+
+    def copy(self, t: Tensor) -> Tensor:
+        """A tensor of the state on the CPU, sharded as before."""
+        return copy_to_cpu(t)
 
     def last_micro_batch(self, model: nn.Module, last: bool) -> None:
         """Gradients are sent around once a step, with its last micro-batch."""

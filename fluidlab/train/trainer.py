@@ -76,7 +76,7 @@ class Trainer:
         start, c = time.perf_counter(), self.config
         lr = learning_rate(c, self.done)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.world.rate(lr)
+            group["lr"] = lr
         most = c.batch_size * self.model.config.seq_len                     # tokens of the batch, predicted or not
         total = torch.tensor([0.0, 0.0, float(self.stop_asked)], device=self.world.device)
         for rows in self.micro_batches:
@@ -142,14 +142,14 @@ class Trainer:
                  "ema_updates": self.ema.updates}
         return checkpoints.save(self.done, training_state(self.model, self.ema, self.optimizer), state, wait)
 
-    def begin_with(self, folder: Path) -> None:
+    def begin_with(self, folder: str | Path) -> None:
         """Take the weights of an exported model; the running mean begins with them."""
-        load_weights(self.model, folder)
+        load_weights(self.model, Path(folder))
         self.ema.restart(self.model)
         self._spread()
 
     def checkpoints(self, run: Path) -> Checkpoints:
-        return Checkpoints(run, self.config.keep, self.world.rank, self.world.side)
+        return Checkpoints(run, self.config.keep, self.world.rank, self.world.side, self.world.copy)
 
     def resume(self, run: Path) -> int:
         """Continue from the run's last complete checkpoint, if there is one; returns the steps already done."""

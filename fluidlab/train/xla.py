@@ -105,7 +105,7 @@ class XLAWorld(World):
         self.spread(model.parameters())
         for layer in model.modules() if self.chips > 1 else ():
             if isinstance(layer, nn.Linear):
-                layer.register_forward_hook(lambda layer, args, out: self._by_images(out))
+                layer.register_forward_hook(self._stays)
             if isinstance(layer, nn.LayerNorm):
                 layer.forward = partial(layer_norm, layer)
         for p in model.parameters() if self.chips > 1 else ():
@@ -118,7 +118,10 @@ class XLAWorld(World):
         self.flush()
 
     def place(self, batch: Tensor) -> Tensor:
-        return self._by_images(batch.to(self.device))
+        import torch_xla.distributed.spmd as spmd
+        batch = batch.to(self.device)
+        spmd.mark_sharding(batch, self.mesh, self._by_images(batch))
+        return batch
 
     def _like_the_state(self, t: Tensor) -> Tensor:
         """Split over the chips that share a copy, along the first dimension that they divide."""
@@ -127,18 +130,18 @@ class XLAWorld(World):
         spmd.mark_sharding(t, self.mesh, tuple("shard" if d == dim else None for d in range(t.ndim)))
         return t
 
-    def _by_images(self, x: Tensor) -> Tensor:
-        """Split over all chips along the images, and its gradient too; what they do not divide, each has as a whole."""
-        from torch_xla.distributed.spmd.xla_sharding import mark_sharding_with_gradients
-        first = None if len(x) % self.chips else ("replicate", "shard")
-        return mark_sharding_with_gradients(x, self.mesh, (first,) + (None,) * (x.ndim - 1))
+    def _by_images(self, x: Tensor) -> tuple:
+        """Over all chips along the images; where these do not divide, each chip has the whole."""
+        return (None if len(x) % self.chips else ("replicate", "shard"),) + (None,) * (x.ndim - 1)
+
+    def _stays(self, layer, inputs, out: Tensor) -> Tensor:
+        """A layer's output stays with its images, and so does its gradient."""
+        import torch_xla.distributed.spmd as spmd
+        return spmd.mark_sharding_with_gradients(out, self.mesh, self._by_images(out))
 
     def optimizer_options(self) -> dict:
-        """Step and rate live on the chip: as Python numbers they would be part of the program, compiled each step."""
+        """Plain operations, since torch_xla has no fused AdamW, and the counts of steps on the chips."""
         return {"foreach": False, "capturable": True}
-
-    def rate(self, lr: float) -> Tensor:
-        return torch.tensor(lr).to(self.device)
 
     def flush(self) -> None:
         """Carry out what was recorded; Python does not wait for it."""
@@ -149,6 +152,20 @@ class XLAWorld(World):
         """Numbers for Python. Without the flush they alone would be computed, and the gradients a second time."""
         self.flush()
         return x.tolist()
+
+    def copy(self, t: Tensor) -> Tensor:
+        """On the host, put together from the chips' shares; `t.cpu()` would compile a program for each tensor."""
+        import torch_xla
+        from torch_xla.distributed.spmd import XLAShardedTensor
+        torch_xla.sync(wait=True)
+        if self.chips == 1:
+            return t.detach().cpu()
+        whole = torch.empty(t.shape, dtype=t.dtype)
+        for shard in XLAShardedTensor(t.detach()).local_shards:
+            if shard.indices is Ellipsis:
+                return shard.data
+            whole[tuple(shard.indices)] = shard.data[tuple(slice(0, s.stop - s.start) for s in shard.indices)]
+        return whole
 
     def last_micro_batch(self, model, last: bool) -> None:
         """Each micro-batch is carried out by itself: one program for all would grow with their number."""
@@ -163,7 +180,7 @@ class XLAWorld(World):
 
 
 def recompute(forward, x: Tensor, text: Tensor, mask: Tensor, **options) -> Tensor:
-    """A block that keeps its inputs alone, by torch_xla's own `checkpoint`: PyTorch's, XLA would optimise away."""
+    """A block that keeps its inputs alone, by torch_xla's own `checkpoint`; PyTorch's does not know its devices."""
     if not torch.is_grad_enabled():
         return forward(x, text, mask, **options)
     from torch_xla.utils.checkpoint import checkpoint

@@ -53,7 +53,8 @@ def story(devices: int, order: str, head: str, run: str | None = None, stop: int
     before = programs(devices)
     trainer = Trainer(build(config, recipe, world), data, recipe, validator(data, 22, batch_size=16), world)
     if begin_with is not None:
-        save_model(trainer.model, begin_with, weights={n: 2 * w for n, w in trainer.ema.tensors().items()})
+        if not devices:
+            save_model(trainer.model, begin_with, weights={n: 2 * w for n, w in trainer.ema.tensors().items()})
         trainer.begin_with(begin_with)
     records, compiled, waiting = [], [programs(devices) - before], set()
     trainer.optimizer.register_step_pre_hook(lambda *_: waiting.update(recorded(trainer.model) if devices else ()))
@@ -97,7 +98,8 @@ def of_xla(trainer) -> dict:
         part, [shards] = name.split(".")[0], torch_xla._XLAC._get_local_shards([t.detach()])
         total[part] = total.get(part, 0) + t.numel()
         held[part] = held.get(part, 0) + shards[0][0].numel()
-    return {"devices": trainer.world.chips, "held": {part: held[part] / total[part] for part in total},
+    return {"devices": trainer.world.chips, "parameters": total["model"],
+            "held": {part: held[part] / total[part] for part in total},
             "fallbacks": [name for name in met.counter_names() if name.startswith("aten::")]}
 
 
