@@ -1,5 +1,6 @@
 """What builds, runs and cleans notebooks, on small masters of its own."""
 
+import json
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import build
-from machinery import install, masters
+from machinery import editions, install, masters
 from machinery.execute import execute, inject
 from machinery.hygiene import STATE, VIEW, freeze_widgets, problems, renumber
 from machinery.page import index, page
@@ -23,6 +24,11 @@ FRONT = '''# %% [markdown] tags=["front-matter"]
 #   steps: 1
 '''
 BODY = '''
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: look at it}
+#   - {minutes: 10, do: "talk, then count"}
+
 # %% [markdown]
 # The loss is $x^2$.
 
@@ -35,6 +41,44 @@ print("steps", steps)
 # %% tags=["hide-input"]
 from IPython.display import HTML, display
 display(HTML('<img alt="a grey square" src="data:image/png;base64,aGk=">'))
+
+# %% tags=["needed"]
+two = 2
+
+# %% [markdown] tags=["instructor"]
+# **Say:** nothing.
+
+# %% [markdown] tags=["exercise"]
+# title: Twice
+# minutes: 4
+# level: 2
+# task: Write `twice(x)`.
+# right: it is *even*.
+# hints: [Think of two., Multiply.]
+# why: Two times a number is even.
+
+# %% tags=["target"]
+print("4")
+
+# %% tags=["stub"]
+def twice(x):
+    ...
+
+# %% tags=["solution"]
+def twice(x):
+    return two * x
+
+# %% tags=["check"]
+print(twice(2))
+
+# %% [markdown] tags=["closing"]
+# recap:
+#   - Squares grow.
+# quiz:
+#   - q: What is $2^2$?
+#     a: Four.
+# references:
+#   - Euclid, *Elements*
 '''
 
 
@@ -57,56 +101,112 @@ def edit(course, name, old, new):
 
 
 def test_building_twice_gives_the_same_bytes(course):
-    assert masters.build("00_first")
+    assert editions.build("00_first")
     before = (course / "00_first.ipynb").read_bytes()
-    assert not masters.build("00_first")
+    assert not editions.build("00_first")
     (course / "00_first.ipynb").unlink()
-    masters.build("00_first")
+    editions.build("00_first")
     assert (course / "00_first.ipynb").read_bytes() == before
 
 
+def sources(edition):
+    return "\n".join(cell.source for cell in editions.built("00_first", edition).cells)
+
+
+def test_each_edition_holds_what_its_reader_needs(course):
+    student, solutions, instructor = (sources(edition) for edition in editions.EDITIONS)
+    for part in ("def twice(x):\n    ...", "### Exercise 0.1 · Twice", "*4 minutes · core*", "Hint 2</summary>",
+                 "**When it is right:** it is *even*.", "## Self-quiz", "<summary>Answer</summary>\n\nFour."):
+        assert part in student
+    assert "two * x" not in student and "**Why**" not in student and "**Say:**" not in student
+    for part in ("two * x", "**Why** (0.1) Two times", "steps = 3", "two = 2", "### Exercise 0.1", "print(twice(2))"):
+        assert part in solutions and part in instructor
+    for part in ("...\n", "The loss is", "## Recap", 'print("steps", steps)', "**Say:**"):
+        assert part not in solutions
+    for part in ("## Plan for 15 minutes", "| 0 to 5 | look at it |", "| 5 to 15 | talk, then count |",
+                 "**Say:** nothing", "The loss is", "## Recap"):
+        assert part in instructor
+    assert "def twice(x):\n    ..." not in instructor
+
+
+def test_a_notebook_without_exercises_has_no_solutions(course):
+    assert editions.editions_of("00_first") == ["student", "solutions", "instructor"]
+    path = course / "masters" / "00_first.py"
+    text = path.read_text()
+    start, end = text.index('# %% [markdown] tags=["exercise"]'), text.index('# %% [markdown] tags=["closing"]')
+    path.write_text(text[:start] + text[end:])
+    assert editions.editions_of("00_first") == ["student", "instructor"]
+    assert "**Exercises**" not in sources("student")
+
+
+def test_the_last_line_tells_where_the_outputs_come_from(course):
+    code = editions.built("00_first").metadata.fluidlab.code
+    last = editions.built("00_first").cells[-1].source
+    assert f"`notebooks/masters/00_first.py`, SHA-256 of the code `{code[:12]}`; not run yet" in last
+    run = {"code": code, "date": "2026-01-02", "versions": {"python": "3.12.1", "torch": "2.9.0"}}
+    (course / "runs.json").write_text(json.dumps({"00_first": {"student": run}}))
+    assert "; run on 2026-01-02 with python 3.12.1, torch 2.9.0." in editions.built("00_first").cells[-1].source
+    edit(course, "00_first", "steps = 3", "steps = 4")
+    assert "not run yet" in editions.built("00_first").cells[-1].source
+
+
+def test_the_instructors_outputs_are_those_of_the_other_two(course):
+    for edition, tag in (("student", "needed"), ("solutions", "solution")):
+        editions.build("00_first", edition)
+        notebook = editions.read_notebook(editions.path_of("00_first", edition))
+        cell = next(cell for cell in notebook.cells if tag in masters.tags(cell))
+        cell.outputs = [new_output("stream", text=edition)]
+        editions.write_notebook(notebook, editions.path_of("00_first", edition))
+    editions.build("00_first", "instructor")
+    cells = editions.read_notebook(course / "instructor" / "00_first.ipynb").cells
+    shown = {tag: cell.outputs for cell in cells for tag in masters.tags(cell) if tag in ("needed", "solution")}
+    assert shown["needed"][0].text == "student" and shown["solution"][0].text == "solutions"
+
+
 def test_the_header_says_what_a_reader_wants_to_know(course):
-    (course / "minutes.json").write_text('{"00_first": {"minutes": 1.5, "cores": 2}}')
-    text = masters.built("00_first").cells[0].source
+    (course / "runs.json").write_text('{"00_first": {"minutes": 1.5, "cores": 2, "memory_gb": 0.8}}')
+    text = editions.built("00_first").cells[0].source
     assert text.startswith("# 00 · First: a start\n")
-    for part in ("- see a picture", "1.5 minutes, measured on 2 CPU cores", "next: [01 Second](01_second.ipynb)"):
+    for part in ("- see a picture", "1.5 minutes to run, measured on 2 CPU cores", "**Memory** 0.8 GB at most",
+                 "**Exercises** 1, about 4 minutes more · [worked solutions](solutions/00_first.ipynb)",
+                 "next: [01 Second](01_second.ipynb)"):
         assert part in text
     assert "previous" not in text
-    assert "not measured yet" in masters.built("01_second").cells[0].source
+    assert "not measured yet" in editions.built("01_second").cells[0].source
 
 
 def test_launch_links_appear_with_the_address_of_the_course(course, monkeypatch):
-    assert "colab.research" not in masters.built("00_first").cells[0].source or masters.repository()
-    monkeypatch.setattr(masters, "repository", lambda: "somebody/course")
-    notebook = masters.built("00_first")
+    assert "colab.research" not in editions.built("00_first").cells[0].source or editions.repository()
+    monkeypatch.setattr(editions, "repository", lambda: "somebody/course")
+    notebook = editions.built("00_first")
     assert ("https://colab.research.google.com/github/somebody/course/blob/main/notebooks/00_first.ipynb"
             in notebook.cells[0].source)
     assert 'REPOSITORY = "https://github.com/somebody/course"' in notebook.cells[1].source
 
 
 def test_outputs_stay_with_unchanged_code_only(course):
-    masters.build("00_first")
+    editions.build("00_first")
     path = course / "00_first.ipynb"
-    notebook = masters.read_notebook(path)
+    notebook = editions.read_notebook(path)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [new_output("stream", text=f"output of {cell.source[:8]}")]
-    masters.write_notebook(notebook, path)
+    editions.write_notebook(notebook, path)
     edit(course, "00_first", 'print("steps", steps)', 'print("other", steps)')
-    masters.build("00_first")
-    cells = {cell.source[:8]: cell for cell in masters.read_notebook(path).cells if cell.cell_type == "code"}
+    editions.build("00_first")
+    cells = {cell.source[:8]: cell for cell in editions.read_notebook(path).cells if cell.cell_type == "code"}
     assert cells["steps = "].outputs[0].text == "output of steps = "
     assert cells["print(\"o"].outputs == []
 
 
 def test_a_rebuild_ignores_outputs_but_not_sources(course):
-    masters.build("00_first")
-    notebook = masters.read_notebook(course / "00_first.ipynb")
-    notebook.cells[-1].outputs = [new_output("stream", text="hello")]
-    notebook.cells[-1].execution_count = 7
-    assert masters.without_outputs(notebook) == masters.built("00_first")
+    editions.build("00_first")
+    notebook = editions.read_notebook(course / "00_first.ipynb")
+    notebook.cells[1].outputs = [new_output("stream", text="hello")]
+    notebook.cells[1].execution_count = 7
+    assert editions.without_outputs(notebook) == editions.built("00_first")
     notebook.cells[-1].source += "\n"
-    assert masters.without_outputs(notebook) != masters.built("00_first")
+    assert editions.without_outputs(notebook) != editions.built("00_first")
 
 
 @pytest.mark.parametrize("old, new, sentence", [
@@ -114,25 +214,33 @@ def test_a_rebuild_ignores_outputs_but_not_sources(course):
     ('# needs: "nothing"\n', "", "lacks needs"),
     ("#   steps: 1", "#   step: 1", "has no parameter step; it has steps"),
     (' tags=["parameters"]', "", "has 0 cells tagged parameters"),
+    ('# %% [markdown] tags=["closing"]', "# %% [markdown]", "ends without its closing"),
+    ("# references:\n", "# sources:\n", "The closing of 00_first lacks references"),
+    ("# why: Two times a number is even.\n", "", "An exercise of 00_first lacks why"),
+    ("[Think of two., Multiply.]", "[Think.]", "has level 2 and 1 hints"),
+    ("# level: 2", "# level: 4", "has level 4 and 2 hints"),
+    ('# %% tags=["check"]', "# %%", "made of exercise, target, stub, solution; each must be"),
+    ('# %% tags=["stub"]', '# %% tags=["solution"]', "one behind the other"),
+    ("plan:\n", "steps:\n", "The plan of 00_first lacks plan"),
 ])
 def test_a_master_that_breaks_the_format_is_refused(course, old, new, sentence):
     edit(course, "00_first", old, new)
     with pytest.raises(ValueError, match=sentence):
-        masters.built("00_first")
+        editions.built("00_first")
 
 
 def test_parameters_are_injected_behind_their_cell(course):
-    notebook = inject(masters.built("00_first"), {"steps": 9}, "00_first")
+    notebook = inject(editions.built("00_first"), {"steps": 9}, "00_first")
     position = next(i for i, cell in enumerate(notebook.cells) if "parameters" in masters.tags(cell))
     assert notebook.cells[position].source.startswith("steps = 3")
     assert notebook.cells[position + 1].source == "steps = 9"
     assert masters.tags(notebook.cells[position + 1]) == ["injected-parameters"]
     with pytest.raises(ValueError, match="no parameter stops"):
-        inject(masters.built("00_first"), {"stops": 9}, "00_first")
+        inject(editions.built("00_first"), {"stops": 9}, "00_first")
 
 
 def test_a_run_shows_pictures_and_makes_a_page_without_scripts(course, tmp_path):
-    run = execute(masters.built("00_first"), "00_first", tmp_path / "work", {"steps": 9})
+    run = execute(editions.built("00_first"), "00_first", tmp_path / "work", {"steps": 9})
     assert run.error is None and run.pictures == 1 and problems(run.notebook) == []
     html = page(run.notebook)
     assert "steps 9" in html and "<math" in html and "<script" not in html and "<details><summary>code" in html
@@ -140,7 +248,7 @@ def test_a_run_shows_pictures_and_makes_a_page_without_scripts(course, tmp_path)
 
 def test_a_failing_cell_is_told_and_ends_the_run(course, tmp_path):
     edit(course, "00_first", 'print("steps", steps)', 'raise KeyError("boom")')
-    run = execute(masters.built("00_first"), "00_first", tmp_path / "work")
+    run = execute(editions.built("00_first"), "00_first", tmp_path / "work")
     assert run.error.startswith("cell 4") and "KeyError: 'boom'" in run.error and "\x1b" not in run.error
     assert run.pictures == 0
     assert "error KeyError" in " ".join(problems(run.notebook))
@@ -203,8 +311,9 @@ def test_cells_are_numbered_in_order():
 
 
 def test_pages_link_to_pages():
-    notebook = new_notebook(cells=[new_markdown_cell("[next](01_second.ipynb)")])
-    assert 'href="01_second.html"' in page(notebook)
+    links = "[next](01_second.ipynb) [solved](solutions/01_second.ipynb) [back](../01_second.ipynb)"
+    text = page(new_notebook(cells=[new_markdown_cell(links)]))
+    assert all(f'href="{folder}01_second.html"' in text for folder in ("", "solutions/", "../"))
     assert 'href="00_first.html"' in index([("00_first", "a < b", 1.0, 2, None)])
 
 
@@ -223,29 +332,34 @@ def test_mistakes_on_the_command_line_are_one_sentence(capsys):
 
 
 def test_only_clean_outputs_are_committed(course, tmp_path):
-    masters.build("00_first")
+    editions.build("00_first")
     edit(course, "00_first", 'print("steps", steps)', 'print("/home/ada/secret", steps)')
-    run = execute(masters.built("00_first"), "00_first", tmp_path / "work")
+    run = execute(editions.built("00_first"), "00_first", tmp_path / "work")
     with pytest.raises(ValueError, match="an absolute path"):
-        build.commit_outputs(run)
-    assert not (course / "minutes.json").exists()
+        build.commit_outputs(run, "student")
+    assert not (course / "runs.json").exists()
 
 
 def test_committed_outputs_carry_their_origin(course, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "NOTEBOOKS", course)
-    build.commit_outputs(execute(masters.built("00_first"), "00_first", tmp_path / "work"))
-    notebook = masters.read_notebook(course / "00_first.ipynb")
-    assert notebook.metadata.fluidlab.run.code == notebook.metadata.fluidlab.code
-    assert "measured on" in notebook.cells[0].source
-    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
-    assert masters.without_outputs(notebook) == masters.built("00_first")
-    nbformat.validate(notebook)
+    build.commit_outputs(execute(editions.built("00_first"), "00_first", tmp_path / "work"), "student")
+    run = execute(editions.built("00_first", "solutions"), "00_first", tmp_path / "work")
+    build.commit_outputs(run, "solutions")
+    for edition, count in (("student", 8), ("solutions", 6)):
+        notebook = editions.read_notebook(editions.path_of("00_first", edition))
+        assert editions.measured()["00_first"][edition]["code"] == notebook.metadata.fluidlab.code
+        assert "measured on" in notebook.cells[0].source and "; run on 20" in notebook.cells[-1].source
+        counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+        assert counts == list(range(1, count + 1))
+        assert editions.without_outputs(notebook) == editions.built("00_first", edition)
+        nbformat.validate(notebook)
+    assert 0.02 < editions.measured()["00_first"]["memory_gb"] < 2
 
 
 def test_the_set_up_cell_does_nothing_where_the_course_is_installed(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("nothing may be installed"))
     before = list(sys.path)
-    exec(masters.set_up_source(), {})
+    exec(editions.set_up_source(), {})
     assert sys.path == before
 
 
@@ -257,16 +371,16 @@ def test_the_set_up_cell_finds_a_clone_below_and_installs_from_it(monkeypatch, t
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(subprocess, "run", lambda command, check: called.append(command))
-    exec(masters.set_up_source(), {})
+    exec(editions.set_up_source(), {})
     assert called[0][1].endswith("install.py") and sys.path[0] == str(tmp_path / "fluidlab")
 
 
 def test_the_set_up_cell_says_what_to_do_where_there_is_no_course(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(masters, "repository", lambda: "")
+    monkeypatch.setattr(editions, "repository", lambda: "")
     with pytest.raises(RuntimeError, match="put its folder there"):
-        exec(masters.set_up_source(), {})
+        exec(editions.set_up_source(), {})
 
 
 def test_only_what_is_missing_is_installed_and_never_torch_or_numpy(monkeypatch):

@@ -7,62 +7,88 @@ import re
 
 import pytest
 
-from machinery import masters
+from machinery import editions, masters
 from machinery.execute import execute
-from machinery.hygiene import outputs, problems
+from machinery.hygiene import output_text, outputs, problems
 from machinery.page import page
 
 NAMES = sorted(path.stem for path in masters.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+COMMITTED = [(name, edition) for edition in editions.EDITIONS for name in NAMES
+             if editions.path_of(name, edition).exists()]
+RUN = [(name, edition) for name, edition in COMMITTED if edition != "instructor"]
 LONGEST_MINUTES, ALL_MINUTES = 3.0, 20.0
+FEWEST_EXERCISES = 3
 
 
-def committed(name):
-    return masters.read_notebook(masters.NOTEBOOKS / f"{name}.ipynb")
+def committed(name, edition="student"):
+    return editions.read_notebook(editions.path_of(name, edition))
 
 
-def test_every_master_has_its_notebook_and_every_notebook_its_master():
+def test_every_master_has_its_notebooks_and_every_notebook_its_master():
     assert masters.master_names() == NAMES
+    assert COMMITTED == [(name, edition) for edition in editions.EDITIONS for name in NAMES
+                         if edition in editions.editions_of(name)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_rebuild_gives_the_committed_notebook(name):
-    assert masters.without_outputs(committed(name)) == masters.built(name), "run: make notebooks"
+@pytest.mark.parametrize("name, edition", COMMITTED)
+def test_a_rebuild_gives_the_committed_notebook(name, edition):
+    assert editions.without_outputs(committed(name, edition)) == editions.built(name, edition), "run: make notebooks"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_committed_outputs_are_clean_and_from_the_committed_code(name):
-    notebook = committed(name)
-    assert problems(notebook) == []
-    if not list(outputs(notebook)):
-        return
-    assert notebook.metadata.fluidlab.run.code == notebook.metadata.fluidlab.code, (
-        f"run: python notebooks/build.py run {name} --commit-outputs")
-    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
-    assert counts == list(range(1, len(counts) + 1))
+@pytest.mark.parametrize("name, edition", COMMITTED)
+def test_the_committed_outputs_are_clean_and_from_the_committed_code(name, edition):
+    notebook = committed(name, edition)
+    assert problems(notebook) == [] and list(outputs(notebook))
+    if edition != "instructor":
+        assert editions.measured()[name][edition]["code"] == notebook.metadata.fluidlab.code, (
+            f"run: python notebooks/build.py run {name} --edition {edition} --commit-outputs")
+        assert notebook.metadata.fluidlab.code[:12] in notebook.cells[-1].source
+        counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+        assert counts == list(range(1, len(counts) + 1))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_cells_have_unique_ids_and_the_kernel_is_everybodys(name):
-    notebook = committed(name)
+@pytest.mark.parametrize("name, edition", COMMITTED)
+def test_cells_have_unique_ids_and_the_kernel_is_everybodys(name, edition):
+    notebook = committed(name, edition)
     assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
     assert notebook.metadata.kernelspec.name == "python3"
     assert notebook.metadata.language_info == {"name": "python"}
 
 
 def test_measured_minutes_stay_within_what_the_course_promises():
-    minutes = {name: entry["minutes"] for name, entry in masters.measured().items()}
+    minutes = {name: entry["minutes"] for name, entry in editions.measured().items()}
     assert set(minutes) <= set(NAMES)
     assert {name: value for name, value in minutes.items() if value > LONGEST_MINUTES} == {}
     assert sum(minutes.values()) <= ALL_MINUTES
 
 
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_notebook_has_three_exercises_in_rising_difficulty(name):
+    levels = [exercise["level"] for exercise in masters.read_master(name).exercises()]
+    assert len(levels) >= FEWEST_EXERCISES and levels == sorted(levels) and levels[0] < levels[-1]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs_offline_and_shows_described_pictures(name, tmp_path):
-    notebook = masters.without_outputs(committed(name))
+def test_an_instructor_finds_a_plan_words_polls_and_what_goes_wrong(name):
+    master = masters.read_master(name)
+    notes = "\n".join(cell.source for cell in master.cells if "instructor" in masters.tags(cell))
+    assert 20 <= sum(step["minutes"] for step in master.plan) <= 120
+    for word, least in (("**Say:**", 2), ("**Poll:**", 2), ("**Goes wrong:**", 1)):
+        assert notes.count(word) >= least, word
+    assert notes.count("<summary>Answer</summary>") == notes.count("**Poll:**")
+
+
+@pytest.mark.parametrize("name, edition", RUN)
+def test_a_notebook_runs_offline_and_shows_described_pictures(name, edition, tmp_path):
+    """Nothing is solved in the student's notebook, and it goes on; everything is in the solutions."""
+    notebook = editions.without_outputs(committed(name, edition))
     run = execute(notebook, name, tmp_path, notebook.metadata.fluidlab.fast)
     assert run.error is None, run.error
     assert problems(run.notebook) == []
     assert run.pictures > 0
+    checks = [cell for cell in run.notebook.cells if "check" in masters.tags(cell)]
+    said = "is not solved yet" if edition == "student" else "is right:"
+    assert all(said in "".join(output_text(output) for output in cell.outputs) for cell in checks)
     html = page(run.notebook)
     assert not re.search(r"""(src|href)=["']?(https?:)?//[^"']*\.(js|css|mjs|png|jpe?g|svg|woff2?)\b""", html)
     assert "<script" not in html

@@ -1,0 +1,5 @@
+"""What looks at a machine (`doctor`) and at a student's answers (`check_...`, one for each exercise)."""
+
+from fluidlab.checks.orders import check_causal_mask, check_cosine_schedule, check_shift_by_one
+
+__all__ = ["check_causal_mask", "check_cosine_schedule", "check_shift_by_one"]

@@ -54,6 +54,17 @@ def rules_figure(rules: dict[str, Tensor]) -> Figure:
     return figure
 
 
+def shift_figure(tokens: Tensor, inputs: Tensor) -> Figure:
+    """Tokens (N,) that are numbers, and what goes in at each position (N,), as two rows of bars side by side."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True)
+    for axis, title, values in ((axes[0], "tokens", tokens), (axes[1], "what goes in", inputs)):
+        colors = [ORDER_COLORS["raster"] if value > 0 else "#D55E00" for value in values]
+        axis.bar(range(len(values)), values.numpy(), color=colors)
+        axis.axhline(0, color="#555555", linewidth=0.8)
+        axis.set(title=title, xlabel="position")
+    return figure
+
+
 def sight_figure(rules: dict[str, Tensor], positions: list[int], grid: tuple[int, int]) -> Figure:
     """The same rules on the image: one small grid for each looking position, the hidden tokens hatched.
 

@@ -11,6 +11,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 
 from machinery.hygiene import freeze_widgets, images, renumber
 from machinery.masters import ROOT, check_parameters, tags
+from machinery.memory import PeakMemory
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1",
            "TOKENIZERS_PARALLELISM": "false", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONPATH": str(ROOT)}
@@ -19,11 +20,12 @@ SECONDS_PER_CELL = 1800
 
 @dataclass
 class Run:
-    """One execution: the notebook with its outputs, the seconds it took, and the error or None."""
+    """One execution: the notebook with its outputs, the seconds it took, the error or None, the most memory held."""
     name: str
     notebook: nbformat.NotebookNode
     seconds: float
     error: str | None
+    memory_gb: float = 0.0
     pictures: int = field(init=False)
 
     def __post_init__(self):
@@ -58,9 +60,10 @@ def execute(notebook, name, folder, parameters=None):
     client = NotebookClient(notebook, timeout=SECONDS_PER_CELL, kernel_name="python3", coalesce_streams=True,
                             resources={"metadata": {"path": str(folder)}},
                             extra_arguments=["--log-level=CRITICAL"])  # else it warns of a local port, and of Ctrl-C
-    started, error = time.perf_counter(), None
+    started, error, memory = time.perf_counter(), None, PeakMemory(lambda: kernel_process(client))
     try:
-        client.execute(env={**os.environ, **OFFLINE})
+        with memory:
+            client.execute(env={**os.environ, **OFFLINE})
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
         error = shortened(notebook, failure)
     except AssertionError as failure:
@@ -69,7 +72,12 @@ def execute(notebook, name, folder, parameters=None):
         raise
     seconds = time.perf_counter() - started
     finish(notebook)
-    return Run(name, notebook, seconds, error)
+    return Run(name, notebook, seconds, error, memory.gb)
+
+
+def kernel_process(client):
+    """The number of the kernel's process, or None while there is none."""
+    return getattr(getattr(client.km, "provisioner", None), "pid", None)
 
 
 def finish(notebook):

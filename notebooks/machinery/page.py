@@ -48,7 +48,7 @@ def page(notebook):
     """The notebook as HTML; links to other notebooks lead to their pages."""
     exporter = HTMLExporter(raw_template=TEMPLATE, filters={"markdown2html": markdown_to_html})
     text, _ = exporter.from_notebook_node(notebook)
-    return re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', text)
+    return re.sub(r'href="((?:\.\./|solutions/)?\d\d_\w+)\.ipynb"', r'href="\1.html"', text)
 
 
 def index(rows):

@@ -251,35 +251,36 @@ except ValueError as error:
 # - **Restart** with *Kernel > Restart Kernel and Run All Cells*. Many riddles are cells that ran in another order.
 # - **Out of memory, or too slow:** close other notebooks, and lower the numbers in the parameters cell.
 # - **Installation:** run `fluidlab doctor` in a terminal. The README has a table of symptoms and what helps.
-#
-# ## Recap
-# - Fluid asks why image models did not profit from size as language models do, and tries two answers: continuous
-#   tokens and random order.
-# - Two orders and two kinds of token make four variants that differ in nothing else. All four are here, trained.
-# - EmojiScenes are endless small images whose truth is known exactly; some compositions are held out.
-#
-# ## Self-quiz
-# **1.** Which two things differ between `raster-softmax` and `random-diffusion`?
-#
-# <details><summary>Answer</summary>The order in which tokens are written (one by one as a text is read, or any token
-# next) and the kind of token (a code chosen by a softmax, or 16 numbers drawn by diffusion).</details>
-#
-# **2.** You compare `raster-softmax` with `random-diffusion` and the second is better. Which suspect was guilty?
-#
-# <details><summary>Answer</summary>You cannot know: two things changed at once. Compare along a row and down a column.
-# That is why there are four.</details>
-#
-# **3.** Why are some pairs of objects kept out of training?
-#
-# <details><summary>Answer</summary>To see whether a model can compose. If it draws a pair that it never saw, it did not
-# just remember.</details>
-#
-# ## References
-# - Fan et al. 2024, *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
-#   arXiv 2410.13863
-# - Li et al. 2024, *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838
-# - Chang et al. 2022, *MaskGIT: Masked Generative Image Transformer*, arXiv 2202.04200
-# - Ghosh et al. 2023, *GenEval: An Object-Focused Framework for Evaluating Text-to-Image Alignment*, arXiv 2310.11513
-#
-# All emojis designed by [OpenMoji](https://openmoji.org), the open-source emoji and icon project. License:
-# [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/).
+
+# %% [markdown] tags=["closing"]
+# recap:
+#   - |-
+#     Fluid asks why image models did not profit from size as language models do, and tries two answers: continuous
+#     tokens and random order.
+#   - Two orders and two kinds of token make four variants that differ in nothing else. All four are here, trained.
+#   - EmojiScenes are endless small images whose truth is known exactly; some compositions are held out.
+# quiz:
+#   - q: Which two things differ between `raster-softmax` and `random-diffusion`?
+#     a: |-
+#       The order in which tokens are written (one by one as a text is read, or any token
+#       next) and the kind of token (a code chosen by a softmax, or 16 numbers drawn by diffusion).
+#   - q: You compare `raster-softmax` with `random-diffusion` and the second is better. Which suspect was guilty?
+#     a: |-
+#       You cannot know: two things changed at once. Compare along a row and down a column.
+#       That is why there are four.
+#   - q: Why are some pairs of objects kept out of training?
+#     a: |-
+#       To see whether a model can compose. If it draws a pair that it never saw, it did not
+#       just remember.
+# references:
+#   - |-
+#     Fan et al. 2024, *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
+#     arXiv 2410.13863
+#   - Li et al. 2024, *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838
+#   - |-
+#     Chang et al. 2022, *MaskGIT: Masked Generative Image Transformer*, arXiv 2202.04200
+#   - |-
+#     Ghosh et al. 2023, *GenEval: An Object-Focused Framework for Evaluating Text-to-Image Alignment*, arXiv 2310.11513
+#   - |-
+#     All emojis designed by [OpenMoji](https://openmoji.org), the open-source emoji and icon project. License: [CC
+#     BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/).

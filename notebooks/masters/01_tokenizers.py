@@ -542,44 +542,43 @@ for name, value in {"tokenizer": "discrete", "zoom": 3.0, "x": 34, "y": 39}.item
 lab.explorer.refresh()
 display(lab.widget)
 
-# %% [markdown]
-# ## Recap
-# - A token covers 16x16 pixels: one code of a codebook, or 16 real numbers. The sequence is equally long.
-# - Continuous tokens keep more of scenes and photographs, because one position carries more bits. Bit for bit a trained
-#   codebook is the better code.
-# - Discrete tokens keep shape best; they lose fine detail and exact colour. Continuous tokens lose fine texture too.
-# - A generator can only draw what its decoder can. The tokenizer's loss is a floor under every model built on it.
-#
-# ## Self-quiz
-# **1.** An image of 128x128 pixels: how many tokens, in either kind?
-#
-# <details><summary>Answer</summary>8 x 8 = 64. A token always covers 16x16 pixels.</details>
-#
-# **2.** The vocabulary grows from 4,096 to 8,192. How many bits does an image of 16 tokens gain?
-#
-# <details><summary>Answer</summary>One bit a token, 16 in all: doubling the vocabulary adds a single bit.</details>
-#
-# **3.** Somebody trains a Transformer ten times as large on the discrete tokens, to get sharper eyes. What do you tell
-# them?
-#
-# <details><summary>Answer</summary>Look at the tokenizer's reconstruction of such eyes first. It is the best that the
-# larger model can do; if the eyes are blurred there, they stay blurred.</details>
-#
-# **4.** Is it fair to compare 192 bits with thousands?
-#
-# <details><summary>Answer</summary>Not as a contest of compression, and there the codebook does well. It is fair as a
-# contest of tokens: both give the Transformer a sequence of the same length, and so the same cost.</details>
-#
-# **5.** Why does changing one token change pixels outside its square?
-#
-# <details><summary>Answer</summary>The decoder is convolutional: each pixel depends on a neighbourhood of tokens. That
-# is also what softens the seams between tokens.</details>
-#
-# ## References
-# - Fan et al. 2024, *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
-#   arXiv 2410.13863
-# - van den Oord et al. 2017, *Neural Discrete Representation Learning* (VQ-VAE), arXiv 1711.00937
-# - Esser et al. 2021, *Taming Transformers for High-Resolution Image Synthesis* (VQGAN), arXiv 2012.09841
-# - Kingma and Welling 2014, *Auto-Encoding Variational Bayes* (VAE), arXiv 1312.6114
-# - Rombach et al. 2022, *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752
-# - Wang et al. 2004, *Image Quality Assessment: From Error Visibility to Structural Similarity* (SSIM)
+# %% [markdown] tags=["closing"]
+# recap:
+#   - |-
+#     A token covers 16x16 pixels: one code of a codebook, or 16 real numbers. The sequence is equally long.
+#   - |-
+#     Continuous tokens keep more of scenes and photographs, because one position carries more bits. Bit for bit a
+#     trained codebook is the better code.
+#   - Discrete tokens keep shape best; they lose fine detail and exact colour. Continuous tokens lose fine texture too.
+#   - A generator can only draw what its decoder can. The tokenizer's loss is a floor under every model built on it.
+# quiz:
+#   - q: |-
+#       An image of 128x128 pixels: how many tokens, in either kind?
+#     a: 8 x 8 = 64. A token always covers 16x16 pixels.
+#   - q: The vocabulary grows from 4,096 to 8,192. How many bits does an image of 16 tokens gain?
+#     a: |-
+#       One bit a token, 16 in all: doubling the vocabulary adds a single bit.
+#   - q: |-
+#       Somebody trains a Transformer ten times as large on the discrete tokens, to get sharper eyes. What do you tell
+#       them?
+#     a: |-
+#       Look at the tokenizer's reconstruction of such eyes first. It is the best that the
+#       larger model can do; if the eyes are blurred there, they stay blurred.
+#   - q: Is it fair to compare 192 bits with thousands?
+#     a: |-
+#       Not as a contest of compression, and there the codebook does well. It is fair as a
+#       contest of tokens: both give the Transformer a sequence of the same length, and so the same cost.
+#   - q: Why does changing one token change pixels outside its square?
+#     a: |-
+#       The decoder is convolutional: each pixel depends on a neighbourhood of tokens. That
+#       is also what softens the seams between tokens.
+# references:
+#   - |-
+#     Fan et al. 2024, *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
+#     arXiv 2410.13863
+#   - van den Oord et al. 2017, *Neural Discrete Representation Learning* (VQ-VAE), arXiv 1711.00937
+#   - Esser et al. 2021, *Taming Transformers for High-Resolution Image Synthesis* (VQGAN), arXiv 2012.09841
+#   - Kingma and Welling 2014, *Auto-Encoding Variational Bayes* (VAE), arXiv 1312.6114
+#   - Rombach et al. 2022, *High-Resolution Image Synthesis with Latent Diffusion Models*, arXiv 2112.10752
+#   - |-
+#     Wang et al. 2004, *Image Quality Assessment: From Error Visibility to Structural Similarity* (SSIM)

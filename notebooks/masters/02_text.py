@@ -464,39 +464,35 @@ show(contact_sheet(drawn.pixels, [textwrap.fill(caption, 18) for caption in swap
 # the backbone or too little training; the probe above has acquitted or convicted the first of them. The paper reports
 # that this kind of alignment is what *size* buys: a prompt with a duck that lifts weights fails at 0.2 billion
 # parameters and works at 3 billion.
-#
-# ## Take along
-#
-# - SentencePiece makes every word writable, not known; our encoder names the words that it has never seen.
-# - A contextual feature knows its neighbours. A linear probe says what can be read from it, and at which accuracy.
-# - Padding is masked in the aligner and in every cross-attention; rubbish in the padding must change nothing.
-# - The aligner is trained, the encoder frozen. Image tokens are the queries, text tokens keys and values.
-# - A learned null token makes "no text" a thing to look at; text dropout trains it, guidance uses it.
-#
-# ## Quiz
-#
-# 1. "a quokka" has no unknown *piece*. Why does the encoder warn all the same?
-# 2. A probe reads the own colour from the embedding of the noun at 12 %. What does that tell about the encoder?
-# 3. Somebody fills the padding with zeros and drops the mask. Is that the same?
-# 4. Why can guidance not be used on a model that was trained without text dropout?
-#
-# <details><summary>Answers</summary>
-#
-# 1. Pieces are spelling. Nothing in the training captions connected these pieces to a meaning.
-# 2. Nothing: the embedding is what goes into the encoder. With eight colours, 12 % is chance.
-# 3. No. A zero vector still gets a key through the projection's bias, and $e^0 = 1$ in the softmax: padding would take
-#    its share of the attention, and the more padding the more.
-# 4. Its null token was never trained: what the model predicts from it is arbitrary, and so is the direction away from
-#    it.
-#
-# </details>
-#
-# ## Read on
-#
-# - Fan et al., *Fluid*, arXiv 2410.13863
-# - Raffel et al., *Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer* (T5), arXiv
-#   1910.10683
-# - Kudo, *Subword Regularization*, arXiv 1804.10959 · Kudo and Richardson, *SentencePiece*, arXiv 1808.06226
-# - Alain and Bengio, *Understanding Intermediate Layers Using Linear Classifier Probes*, arXiv 1610.01644
-# - Jain and Wallace, *Attention is not Explanation*, arXiv 1902.10186
-# - Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598
+
+# %% [markdown] tags=["closing"]
+# recap:
+#   - SentencePiece makes every word writable, not known; our encoder names the words that it has never seen.
+#   - A contextual feature knows its neighbours. A linear probe says what can be read from it, and at which accuracy.
+#   - Padding is masked in the aligner and in every cross-attention; rubbish in the padding must change nothing.
+#   - The aligner is trained, the encoder frozen. Image tokens are the queries, text tokens keys and values.
+#   - A learned null token makes "no text" a thing to look at; text dropout trains it, guidance uses it.
+# quiz:
+#   - q: |-
+#       "a quokka" has no unknown *piece*. Why does the encoder warn all the same?
+#     a: Pieces are spelling. Nothing in the training captions connected these pieces to a meaning.
+#   - q: A probe reads the own colour from the embedding of the noun at 12 %. What does that tell about the encoder?
+#     a: |-
+#       Nothing: the embedding is what goes into the encoder. With eight colours, 12 % is chance.
+#   - q: Somebody fills the padding with zeros and drops the mask. Is that the same?
+#     a: |-
+#       No. A zero vector still gets a key through the projection's bias, and $e^0 = 1$ in the softmax: padding would
+#       take its share of the attention, and the more padding the more.
+#   - q: Why can guidance not be used on a model that was trained without text dropout?
+#     a: |-
+#       Its null token was never trained: what the model predicts from it is arbitrary, and so is the direction away
+#       from it.
+# references:
+#   - Fan et al., *Fluid*, arXiv 2410.13863
+#   - |-
+#     Raffel et al., *Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer* (T5), arXiv
+#     1910.10683
+#   - Kudo, *Subword Regularization*, arXiv 1804.10959 · Kudo and Richardson, *SentencePiece*, arXiv 1808.06226
+#   - Alain and Bengio, *Understanding Intermediate Layers Using Linear Classifier Probes*, arXiv 1610.01644
+#   - Jain and Wallace, *Attention is not Explanation*, arXiv 1902.10186
+#   - Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598

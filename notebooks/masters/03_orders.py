@@ -14,6 +14,18 @@
 #   num_denoising_steps: 2
 #   num_orders: 3
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: "The pen and the cat: let them answer before anything runs."}
+#   - {minutes: 10, do: "Permutations and rules. Draw row 5 on the board before the folded figure appears."}
+#   - {minutes: 8, do: "Exercise 3.1 in pairs."}
+#   - {minutes: 12, do: "The black-box test, then the leak. Stop at the two loss curves and take the poll."}
+#   - {minutes: 10, do: "Exercise 3.2, alone; compare two solutions at the board."}
+#   - {minutes: 10, do: "Mask ratio and cosine schedule; the formula is MaskGIT's, and not confirmed for Fluid."}
+#   - {minutes: 15, do: "Exercise 3.3; the fast ones bend the schedule for 16 tokens in 16 steps."}
+#   - {minutes: 15, do: "The order player, and what each order gains and costs."}
+#   - {minutes: 5, do: "Recap and quiz."}
+
 # %% [markdown]
 # ## An image has no first word
 #
@@ -33,7 +45,7 @@ num_leak_steps = 120       # training steps of the two small models that show a 
 num_denoising_steps = 25   # inside the diffusion head
 num_orders = 6             # orders of the same prompt at the end
 
-# %%
+# %% tags=["needed"]
 import copy
 import math
 
@@ -41,6 +53,7 @@ import torch
 from IPython.display import display
 
 import fluidlab as fl
+from fluidlab import checks
 from fluidlab.viz.order_player import OrderPlayer, film_strip, mark, record
 from fluidlab.viz.plots import contact_sheet
 from fluidlab.viz.plots_orders import (
@@ -55,6 +68,7 @@ from fluidlab.viz.plots_orders import (
     orders_figure,
     rules_figure,
     schedule_figure,
+    shift_figure,
     sight_figure,
     weights_figure,
 )
@@ -118,7 +132,65 @@ show(sight_figure(rules, [0, 5, 10, 15], grid),
 # %% [markdown]
 # Position 5 touches position 9, directly below it, and cannot look at it. It can look at position 3, at the far end of
 # the row above. Reading order is natural for text and arbitrary for a picture.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** a row of the matrix is one position's view. Point at row 5 here and at its folded picture above, back and
+# forth, until somebody says "that is the same thing".
 #
+# **Poll:** may position 0 look at anything in raster order?
+#
+# <details><summary>Answer</summary>
+#
+# At itself. With the shift by one that is the start token, so it decides from the text alone.
+#
+# </details>
+#
+# **Goes wrong:** half of a class reads the matrix the other way round (columns look at rows). The check of the exercise
+# names this mistake.
+
+# %% [markdown] tags=["exercise"]
+# title: The rule as a matrix
+# minutes: 8
+# level: 1
+# task: |-
+#   Write `causal_mask(n)`: a matrix of truth values, of shape (n, n), in which entry [i, j] says whether position i may
+#   look at position j in raster order. A position may look at itself.
+# right: |-
+#   the matrix for six positions is the staircase below, and the check agrees for 1, 4 and 7.
+# hints:
+#   - "Write the matrix for n = 3 by hand, row by row. Row 0 allows one position, row 1 allows two."
+#   - |-
+#     Entry [i, j] is `j <= i`. Two `torch.arange(n)`, one as a column (`[:, None]`) and one as a row, compare to a
+#     matrix; or look at what `torch.tril` keeps.
+# why: |-
+#   Comparing a column of row numbers with a row of column numbers gives all n x n answers at once. The diagonal is
+#   allowed: what enters at position i is token i - 1, as the shift by one below arranges, so looking at oneself reveals
+#   nothing.
+
+# %% tags=["target"]
+show(rules_figure({"causal_mask(6)": may_look(True, 6)}),
+     alt="A 6x6 matrix, filled on and below the diagonal: row 0 has one entry, row 5 has six.",
+     caption="What causal_mask(6) looks like when it is right.")
+
+# %% tags=["stub"]
+def causal_mask(n):
+    """Who may look at whom in raster order: bool (n, n), True where row i may look at column j."""
+    ...
+
+
+# %% tags=["solution"]
+def causal_mask(n):
+    """Who may look at whom in raster order: bool (n, n), True where row i may look at column j."""
+    places = torch.arange(n)
+    return places <= places[:, None]                                  # (n, n) column j against row i
+
+
+# %% tags=["check"]
+causal_mask = checks.check_causal_mask(causal_mask)
+allowed = causal_mask(N).sum(dim=1)
+print(f"positions that positions 0 to {N - 1} may look at:", *allowed.tolist())
+
+# %% [markdown]
 # ## Causal attention in five lines
 #
 # The rule is enforced by one line: forbidden scores become $-\infty$ before the softmax, so their weight is exactly 0.
@@ -129,7 +201,7 @@ from fluidlab.layers import attend
 
 def causal_attention(q, k, v):                                        # each (B, H, N, D)
     scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])         # (B, H, N, N)
-    scores = scores.masked_fill(~may_look(True, q.shape[2]), -math.inf)
+    scores = scores.masked_fill(~causal_mask(q.shape[2]), -math.inf)
     return scores.softmax(dim=-1) @ v                                 # (B, H, N, D)
 
 
@@ -289,7 +361,62 @@ show(figure, alt="Training loss of two small models: the one without the shift f
 # %% [markdown]
 # A loss that is too good to be true is one of the most useful symptoms there are. When a curve of yours falls faster
 # than any before it, run the black-box test before you celebrate.
+
+# %% [markdown] tags=["instructor"]
+# **Poll:** the lower curve belongs to a model that has lost its shift. How would you notice without the other curve?
 #
+# <details><summary>Answer</summary>
+#
+# It falls below what the data allow: nobody can predict a code of 4,096 that well after a few steps. And pictures drawn
+# with it are noise, because when sampling starts there is nothing to copy.
+#
+# </details>
+#
+# **Goes wrong:** students add the start token and forget to drop the last one. Then the sequence has 17 positions, and
+# the error appears far away, in the position embedding.
+
+# %% [markdown] tags=["exercise"]
+# title: Shift by one
+# minutes: 10
+# level: 2
+# task: |-
+#   Write `shift_by_one(x, start)`, which makes the inputs of a raster model from its embedded tokens `x` of shape
+#   (B, N, D) and the learned start vector `start` of shape (D,): position 0 is fed `start`, position i is fed token
+#   i - 1. The result has the shape of `x`. Do not change `x`.
+# right: |-
+#   with the numbers 1 to 16 as tokens and -1 as the start, every bar has moved one place to the right and the last is
+#   gone.
+# hints:
+#   - "What goes in at the last position? And which token is therefore never an input?"
+#   - "`torch.cat` joins the start, repeated for every image (`start.expand(B, 1, D)`), and all tokens but the last."
+# why: |-
+#   `expand` repeats the start vector without copying it, and `x[:, :-1]` leaves out the token that nobody may see.
+#   Rolling would bring the last token to the front: a leak of a single position, which no loss curve shows clearly.
+
+# %% tags=["target"]
+numbers = torch.arange(1.0, N + 1)                                    # (N,) tokens that are their own number
+show(shift_figure(numbers, torch.cat([torch.tensor([-1.0]), numbers[:-1]])),
+     alt="Two rows of bars. The tokens rise from 1 to 16; what goes in starts with -1 and rises from 1 to 15.",
+     caption="Left: the tokens. Right: what goes in when the shift is right. The last token is gone.")
+
+# %% tags=["stub"]
+def shift_by_one(x, start):
+    """Inputs of a raster model (B, N, D): the start (D,), then all tokens of x (B, N, D) but the last."""
+    ...
+
+
+# %% tags=["solution"]
+def shift_by_one(x, start):
+    """Inputs of a raster model (B, N, D): the start (D,), then all tokens of x (B, N, D) but the last."""
+    first = start.expand(len(x), 1, -1)                               # (B, 1, D)
+    return torch.cat([first, x[:, :-1]], dim=1)                       # (B, N, D)
+
+
+# %% tags=["check"]
+shift_by_one = checks.check_shift_by_one(shift_by_one)
+print("goes in:", *shift_by_one(numbers.view(1, N, 1), torch.tensor([-1.0])).flatten().int().tolist())
+
+# %% [markdown]
 # ## What random order hides in training
 #
 # In training a random-order model sees a picture with some tokens replaced by the mask token, and predicts those. How
@@ -353,6 +480,74 @@ try:
     sizes(N, 17)
 except ValueError as error:
     print("more steps than tokens:", error)
+
+# %% [markdown]
+# The last lines ask for more steps than tokens, and the answer is a sentence instead of a wrong schedule.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** two tokens drawn in the same step are strangers: neither has seen the other. Early in a picture strangers
+# disagree, late they have the same neighbours and cannot.
+#
+# **Poll:** 256 tokens in 64 steps. Does the last step fill 4 tokens, fewer or more?
+#
+# <details><summary>Answer</summary>
+#
+# More: 6. The cosine is steepest at its end. Four would be the mean.
+#
+# </details>
+#
+# **Goes wrong:** the first step. With `cos(pi/2 * k/K)` and k from 0, the first step fills nothing.
+
+# %% [markdown] tags=["exercise"]
+# title: The cosine schedule
+# minutes: 15
+# level: 3
+# task: |-
+#   Write `cosine_schedule(N, K)`: a list of K whole numbers, how many of N tokens each step fills. After step k from 0
+#   there are $N \cos\left(\frac{\pi}{2} \frac{k + 1}{K}\right)$ tokens unknown, rounded **down**. But every step must
+#   fill at least one token and leave at least one for each step to come. Add `1e-9` before you round:
+#   $16 \cos(\pi/3)$ is 8, and floating point may say 7.9999.
+# right: |-
+#   the bars for 16 tokens grow from step to step and add up to 16; with 16 steps they are all 1.
+# hints:
+#   - |-
+#     Keep one number, `unknown`, and walk through the steps: compute what is left after a step, append the difference.
+#   - |-
+#     Two bounds bend what is left: it is at most `unknown - 1` (this step fills one) and at least `K - k - 1` (one for
+#     each later step). `max(min(left, unknown - 1), K - k - 1)`.
+# why: |-
+#   The cosine decides, the bounds repair: near the start the cosine is so flat that rounding may fill nothing, and near
+#   the end so steep that too little would be left. With as many steps as tokens only the bounds are left, and the
+#   schedule is one token at a time.
+
+# %% tags=["target"]
+right = {(n, k): random.model.order.chunk_sizes(n, k) for n, k in ((16, 4), (16, 8), (64, 8))}
+show(schedule_figure([(f"{n} tokens, {k} steps", filled) for (n, k), filled in right.items()]),
+     alt="Three bar charts that rise to the right: " + "; ".join(
+         f"{n} tokens in {k} steps {filled}" for (n, k), filled in right.items()) + ".",
+     caption="What the schedule looks like when it is right.")
+
+# %% tags=["stub"]
+def cosine_schedule(N, K):
+    """How many of N tokens each of K steps fills: a list of K whole numbers, few first, which add up to N."""
+    ...
+
+
+# %% tags=["solution"]
+def cosine_schedule(N, K):
+    """How many of N tokens each of K steps fills: a list of K whole numbers, few first, which add up to N."""
+    filled, unknown = [], N
+    for k in range(K):
+        left = math.floor(N * math.cos(math.pi / 2 * (k + 1) / K) + 1e-9)
+        left = max(min(left, unknown - 1), K - k - 1)                 # at least one now, and one for each step to come
+        filled.append(unknown - left)
+        unknown = left
+    return filled
+
+
+# %% tags=["check"]
+cosine_schedule = checks.check_cosine_schedule(cosine_schedule)
+print("64 tokens in 8 steps:", cosine_schedule(64, 8))
 
 # %% [markdown]
 # ## The order player
@@ -577,38 +772,39 @@ show(image_grid(pictures, titles=list(inventions), scale=3),
 # above that favours raster order is no contradiction either: in a short training it counts that raster order learns
 # from every token of every image. Whoever wants to compare orders needs hundreds of prompts, a judge that is not the
 # author, and models trained alike and long enough: notebooks 07 and 08.
-#
-# ## Take along
-#
-# - Any order factorises the image correctly; orders differ in the conditionals that the network has to learn.
-# - Raster: causal attention, shift by one, start token. Random: mask token, bidirectional attention.
-# - A black-box test (change token $j$, see which $z_i$ move) proves that nothing leaks. A loss that is too good is the
-#   symptom of a leak.
-# - The training mask with ratio $\cos(\pi u/2)$ is a snapshot of sampling with the cosine schedule; its mean is
-#   $2/\pi$.
-# - Random order sees all sides and the whole picture early; it pays with the key-value cache.
-#
-# ## Quiz
-#
-# 1. Why is the last token never an input of a raster model?
-# 2. A random-order model is trained with attention to all positions. Why can it not cheat?
-# 3. Sixteen tokens, eight steps. Why does the first step of the cosine schedule not fill two tokens?
-# 4. Could a raster model use a key-value cache in *training*?
-#
-# <details><summary>Answers</summary>
-#
-# 1. Inputs are shifted right by one: position 15 is fed token 14. Token 15 would be the input of position 16, which
-#    does not exist.
-# 2. The tokens that it must predict are not in its input: the mask token stands in their place. What is not there
-#    cannot be looked at.
-# 3. After one of eight steps $16 \cos(\pi / 16) = 15.7$ tokens should be unknown, rounded down 15: one is filled.
-# 4. It has no use for one: in training all tokens are known, and one pass computes all positions at once.
-#
-# </details>
-#
-# ## Read on
-#
-# - Fan et al., *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*, arXiv 2410.13863
-# - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838
-# - Chang et al., *MaskGIT: Masked Generative Image Transformer*, arXiv 2202.04200
-# - Devlin et al., *BERT*, arXiv 1810.04805 · Vaswani et al., *Attention Is All You Need*, arXiv 1706.03762
+
+# %% [markdown] tags=["closing"]
+# recap:
+#   - Any order factorises the image correctly; orders differ in the conditionals that the network has to learn.
+#   - |-
+#     Raster: causal attention, shift by one, start token. Random: mask token, bidirectional attention.
+#   - |-
+#     A black-box test (change token $j$, see which $z_i$ move) proves that nothing leaks. A loss that is too good is
+#     the symptom of a leak.
+#   - |-
+#     The training mask with ratio $\cos(\pi u/2)$ is a snapshot of sampling with the cosine schedule; its mean is
+#     $2/\pi$.
+#   - Random order sees all sides and the whole picture early; it pays with the key-value cache.
+# quiz:
+#   - q: Why is the last token never an input of a raster model?
+#     a: |-
+#       Inputs are shifted right by one: position 15 is fed token 14. Token 15 would be the input of position 16, which
+#       does not exist.
+#   - q: A random-order model is trained with attention to all positions. Why can it not cheat?
+#     a: |-
+#       The tokens that it must predict are not in its input: the mask token stands in their place. What is not there
+#       cannot be looked at.
+#   - q: Sixteen tokens, eight steps. Why does the first step of the cosine schedule not fill two tokens?
+#     a: |-
+#       After one of eight steps $16 \cos(\pi / 16) = 15.7$ tokens should be unknown, rounded down 15: one is filled.
+#   - q: Could a raster model use a key-value cache in *training*?
+#     a: |-
+#       It has no use for one: in training all tokens are known, and one pass computes all positions at once.
+# references:
+#   - |-
+#     Fan et al., *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*, arXiv
+#     2410.13863
+#   - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838
+#   - |-
+#     Chang et al., *MaskGIT: Masked Generative Image Transformer*, arXiv 2202.04200
+#   - Devlin et al., *BERT*, arXiv 1810.04805 · Vaswani et al., *Attention Is All You Need*, arXiv 1706.03762

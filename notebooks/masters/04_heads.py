@@ -614,55 +614,55 @@ for head in fl.HEADS:
     drawn = fl.generate(model, features, mask, num_denoising_steps=5, generator=seeded(seed))
     print(f"head={head!r:12s} {model.head.token_kind:10s} tokens {tuple(drawn.shape)} {drawn.dtype}")
 
-# %% [markdown]
-# ## Recap
-# - Squared error on a token answers with the mean of all right answers. That is mush, and it costs half of what a
-#   real answer costs.
-# - A head gives a **distribution** given $z$: a loss to train and a way to draw.
-# - The softmax head's limit is its grid. It is fixed before training and grows exponentially dear with the dimension.
-# - Diffusion guesses noise and walks back in small steps; at large $t$ the guess is multiplied by up to 2e4, so clip.
-# - Flow learns a velocity on straight lines. Same network, one word in the configuration, and ahead on our toy when
-#   steps are few.
-# - Temperature divides logits, or scales injected noise, or scales initial noise.
-# - First losses are known: $\log V$, 1, 2. Losses of different heads are not comparable.
-#
-# ## Self-quiz
-# **1.** A head is trained with *absolute* error instead of squared error. Does the fork come out right?
-#
-# <details><summary>Answer</summary>No. Absolute error answers with the median. At the fork every value between the two
-# arms is a median, so the answer is again somewhere between them. Any loss that asks for a single value has this
-# problem.
-# </details>
-#
-# **2.** Your diffusion head starts at a loss of 7.3. What do you suspect?
-#
-# <details><summary>Answer</summary>It should start at 1, if the output layer starts at zero and the target is standard
-# normal noise. Either the output layer is not zero, or the target is something else. (If tokens are not normalised,
-# the noise's loss would still start at 1, but a flow's would start at the tokens' variance plus 1.)</details>
-#
-# **3.** Softmax with 16 codes has a loss of 1.8, with 1024 codes 5.0. Which is better?
-#
-# <details><summary>Answer</summary>It cannot be told from the losses: the two play different guessing games. Decode
-# the tokens and compare these.</details>
-#
-# **4.** At temperature 0 the flow head draws the same token for every seed, the diffusion head does not. Why?
-#
-# <details><summary>Answer</summary>The flow's temperature scales its only randomness, the initial noise. The diffusion
-# head's scales the injected noise and leaves the initial one.</details>
-#
-# **5.** Why does the guess of the noise need no clipping at $t = 100$, but at $t = 999$?
-#
-# <details><summary>Answer</summary>The guessed token is the error of the guess times
-# $\sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$: below 1 while there is more signal than noise, 2e4 at the end.</details>
-#
-# ## References
-# - Fan et al. 2024, *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
-#   arXiv 2410.13863
-# - Li et al. 2024, *Autoregressive Image Generation without Vector Quantization* (MAR, the diffusion head),
-#   arXiv 2406.11838
-# - Ho, Jain, Abbeel 2020, *Denoising Diffusion Probabilistic Models*, arXiv 2006.11239
-# - Nichol, Dhariwal 2021, *Improved Denoising Diffusion Probabilistic Models* (cosine schedule, re-spacing),
-#   arXiv 2102.09672
-# - Lipman et al. 2022, *Flow Matching for Generative Modeling*, arXiv 2210.02747
-# - Liu et al. 2022, *Flow Straight and Fast* (rectified flow), arXiv 2209.03003
-# - van den Oord et al. 2017, *Neural Discrete Representation Learning* (VQ-VAE), arXiv 1711.00937
+# %% [markdown] tags=["closing"]
+# recap:
+#   - |-
+#     Squared error on a token answers with the mean of all right answers. That is mush, and it costs half of what a
+#     real answer costs.
+#   - |-
+#     A head gives a **distribution** given $z$: a loss to train and a way to draw.
+#   - The softmax head's limit is its grid. It is fixed before training and grows exponentially dear with the dimension.
+#   - Diffusion guesses noise and walks back in small steps; at large $t$ the guess is multiplied by up to 2e4, so clip.
+#   - |-
+#     Flow learns a velocity on straight lines. Same network, one word in the configuration, and ahead on our toy when
+#     steps are few.
+#   - Temperature divides logits, or scales injected noise, or scales initial noise.
+#   - |-
+#     First losses are known: $\log V$, 1, 2. Losses of different heads are not comparable.
+# quiz:
+#   - q: A head is trained with *absolute* error instead of squared error. Does the fork come out right?
+#     a: |-
+#       No. Absolute error answers with the median. At the fork every value between the two
+#       arms is a median, so the answer is again somewhere between them. Any loss that asks for a single value has this
+#       problem.
+#   - q: Your diffusion head starts at a loss of 7.3. What do you suspect?
+#     a: |-
+#       It should start at 1, if the output layer starts at zero and the target is standard normal noise. Either the
+#       output layer is not zero, or the target is something else. (If tokens are not normalised, the noise's loss
+#       would still start at 1, but a flow's would start at the tokens' variance plus 1.)
+#   - q: Softmax with 16 codes has a loss of 1.8, with 1024 codes 5.0. Which is better?
+#     a: |-
+#       It cannot be told from the losses: the two play different guessing games. Decode
+#       the tokens and compare these.
+#   - q: At temperature 0 the flow head draws the same token for every seed, the diffusion head does not. Why?
+#     a: |-
+#       The flow's temperature scales its only randomness, the initial noise. The diffusion
+#       head's scales the injected noise and leaves the initial one.
+#   - q: Why does the guess of the noise need no clipping at $t = 100$, but at $t = 999$?
+#     a: |-
+#       The guessed token is the error of the guess times
+#       $\sqrt{(1-\bar\alpha_t)/\bar\alpha_t}$: below 1 while there is more signal than noise, 2e4 at the end.
+# references:
+#   - |-
+#     Fan et al. 2024, *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
+#     arXiv 2410.13863
+#   - |-
+#     Li et al. 2024, *Autoregressive Image Generation without Vector Quantization* (MAR, the diffusion head),
+#     arXiv 2406.11838
+#   - Ho, Jain, Abbeel 2020, *Denoising Diffusion Probabilistic Models*, arXiv 2006.11239
+#   - |-
+#     Nichol, Dhariwal 2021, *Improved Denoising Diffusion Probabilistic Models* (cosine schedule, re-spacing),
+#     arXiv 2102.09672
+#   - Lipman et al. 2022, *Flow Matching for Generative Modeling*, arXiv 2210.02747
+#   - Liu et al. 2022, *Flow Straight and Fast* (rectified flow), arXiv 2209.03003
+#   - van den Oord et al. 2017, *Neural Discrete Representation Learning* (VQ-VAE), arXiv 1711.00937

@@ -549,36 +549,41 @@ show(loss_panels(by_known, xlabel="tokens that are known"),
 # %%
 workspace.cleanup()
 
-# %% [markdown]
-# ## Recap
-# - Tokens and text features are computed once and cached; training never sees a picture.
-# - The first loss is known: $\log V$ for softmax, 1 for diffusion. Check it before anything else.
-# - A step: batch, hide tokens and some texts, loss, gradient, clip, AdamW, running mean.
-# - Losses of different heads have different units; losses of different orders answer different questions.
-# - Everything random follows from (seed, step), so a resumed run equals one that never stopped.
-#
-# ## Quiz
-# 1. A softmax model with 8,192 codes starts at a loss of 9.01. A friend's starts at 4.2. Who should worry?
-# 2. The validation loss of random + diffusion is 0.30 and that of random + softmax 5.1. Which is better?
-# 3. Why must the running mean be warmed up, and what would a picture drawn with a cold one look like?
-# 4. Why is a share of the captions hidden in training?
-# 5. A run stops with "the loss is nan" after 40,000 good steps. What do you do?
-#
-# <details><summary>Answers</summary>
-#
-# 1. The friend: $\log 8192 \approx 9.01$ is what a model that knows nothing must have. 4.2 before training means that
-#    it sees its own targets, or that fewer codes are scored than it thinks.
-# 2. Nobody can say: nats and squared error are different units.
-# 3. With decay 0.9999 the random start keeps a weight of $0.9999^n$, which is 90 % after 1,000 updates. Pictures drawn
-#    with it look like those of an untrained model.
-# 4. So that the model also learns what pictures look like without a text. Guidance subtracts that.
-# 5. Resume from the last checkpoint with a smaller learning rate, more warm-up or a smaller clip, as the message says.
-# </details>
-#
-# ## References
-# - Fan et al., *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
-#   arXiv 2410.13863.
-# - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838: diffusion loss.
-# - Loshchilov and Hutter, *Decoupled Weight Decay Regularization* (AdamW), arXiv 1711.05101.
-# - Chang et al., *MaskGIT*, arXiv 2202.04200: masked prediction with a cosine schedule.
-# - Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598: why captions are dropped.
+# %% [markdown] tags=["closing"]
+# recap:
+#   - Tokens and text features are computed once and cached; training never sees a picture.
+#   - |-
+#     The first loss is known: $\log V$ for softmax, 1 for diffusion. Check it before anything else.
+#   - |-
+#     A step: batch, hide tokens and some texts, loss, gradient, clip, AdamW, running mean.
+#   - Losses of different heads have different units; losses of different orders answer different questions.
+#   - Everything random follows from (seed, step), so a resumed run equals one that never stopped.
+# quiz:
+#   - q: A softmax model with 8,192 codes starts at a loss of 9.01. A friend's starts at 4.2. Who should worry?
+#     a: |-
+#       The friend: $\log 8192 \approx 9.01$ is what a model that knows nothing must have. 4.2 before training means
+#       that it sees its own targets, or that fewer codes are scored than it thinks.
+#   - q: The validation loss of random + diffusion is 0.30 and that of random + softmax 5.1. Which is better?
+#     a: |-
+#       Nobody can say: nats and squared error are different units.
+#   - q: Why must the running mean be warmed up, and what would a picture drawn with a cold one look like?
+#     a: |-
+#       With decay 0.9999 the random start keeps a weight of $0.9999^n$, which is 90 % after 1,000 updates. Pictures
+#       drawn with it look like those of an untrained model.
+#   - q: Why is a share of the captions hidden in training?
+#     a: So that the model also learns what pictures look like without a text. Guidance subtracts that.
+#   - q: A run stops with "the loss is nan" after 40,000 good steps. What do you do?
+#     a: |-
+#       Resume from the last checkpoint with a smaller learning rate, more warm-up or a smaller clip, as the message
+#       says.
+# references:
+#   - |-
+#     Fan et al., *Fluid: Scaling Autoregressive Text-to-image Generative Models with Continuous Tokens*,
+#     arXiv 2410.13863.
+#   - |-
+#     Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838: diffusion loss.
+#   - Loshchilov and Hutter, *Decoupled Weight Decay Regularization* (AdamW), arXiv 1711.05101.
+#   - |-
+#     Chang et al., *MaskGIT*, arXiv 2202.04200: masked prediction with a cosine schedule.
+#   - |-
+#     Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598: why captions are dropped.

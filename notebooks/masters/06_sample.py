@@ -583,39 +583,44 @@ print(*notes, sep="\n")
 show(image_grid(output.pixels, scale=3), alt="What random-diffusion draws for 'a photo of a shimmering dragon'.",
      caption="An image all the same: unknown words are ignored, or taken for something else.")
 
-# %% [markdown]
-# ## Recap
-# - One loop samples every variant: permutation, chunks, `hidden`, `head.sample`.
-# - Guidance moves along the line from "no text" to "text" and beyond it; temperature scales the chance of the head.
-# - More steps over the sequence let tokens see each other; denoising steps help up to ten or so, then only cost time.
-# - Raster order can cache, random order can edit: fill a hole, grow a picture, vary it. Both follow from the attention
-#   rule.
-# - One stream of randomness per image: the same seed is the same picture, in any batch.
-#
-# ## Quiz
-# 1. With guidance scale 0, does the prompt matter? With scale 1, is the null answer needed?
-# 2. Why do four seeds of raster + softmax at temperature 0 give one picture, and four of random + softmax need not?
-# 3. Your random-order model takes 4 steps for 256 tokens. Which mistakes do you expect?
-# 4. Could random order use a cache if its attention were causal along the permutation? What would training have to
-#    change?
-# 5. Why does inpainting grow the mask by a ring, and why does outpainting do without?
-#
-# <details><summary>Answers</summary>
-#
-# 1. At 0 only the null answer is left, so the prompt does not matter. At 1 the null answer cancels, and the package
-#    does not compute it.
-# 2. At temperature 0 the likeliest code is taken, and in raster order nothing else is random. Random order still draws
-#    its permutation from the seed, and another order of filling leads to another picture.
-# 3. Many tokens are drawn at once without seeing each other: doubled or torn objects, wrong counts, seams.
-# 4. Yes. It would have to be trained with causal attention along random permutations, being told which position comes
-#    next; a token would then see only those drawn before it.
-# 5. The decoder mixes neighbouring tokens, and tokens at the border have seen the old object. Around a whole picture
-#    there was no old object; a ring would only cut off what stands at its border.
-# </details>
-#
-# ## References
-# - Fan et al., *Fluid*, arXiv 2410.13863.
-# - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838.
-# - Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598.
-# - Chang et al., *MaskGIT*, arXiv 2202.04200: parallel decoding with a cosine schedule.
-# - Nichol and Dhariwal, *Improved Denoising Diffusion Probabilistic Models*, arXiv 2102.09672: re-spaced steps.
+# %% [markdown] tags=["closing"]
+# recap:
+#   - |-
+#     One loop samples every variant: permutation, chunks, `hidden`, `head.sample`.
+#   - Guidance moves along the line from "no text" to "text" and beyond it; temperature scales the chance of the head.
+#   - More steps over the sequence let tokens see each other; denoising steps help up to ten or so, then only cost time.
+#   - |-
+#     Raster order can cache, random order can edit: fill a hole, grow a picture, vary it. Both follow from the
+#     attention rule.
+#   - |-
+#     One stream of randomness per image: the same seed is the same picture, in any batch.
+# quiz:
+#   - q: With guidance scale 0, does the prompt matter? With scale 1, is the null answer needed?
+#     a: |-
+#       At 0 only the null answer is left, so the prompt does not matter. At 1 the null answer cancels, and the package
+#       does not compute it.
+#   - q: Why do four seeds of raster + softmax at temperature 0 give one picture, and four of random + softmax need not?
+#     a: |-
+#       At temperature 0 the likeliest code is taken, and in raster order nothing else is random. Random order still
+#       draws its permutation from the seed, and another order of filling leads to another picture.
+#   - q: Your random-order model takes 4 steps for 256 tokens. Which mistakes do you expect?
+#     a: |-
+#       Many tokens are drawn at once without seeing each other: doubled or torn objects, wrong counts, seams.
+#   - q: |-
+#       Could random order use a cache if its attention were causal along the permutation? What would training have to
+#       change?
+#     a: |-
+#       Yes. It would have to be trained with causal attention along random permutations, being told which position
+#       comes next; a token would then see only those drawn before it.
+#   - q: Why does inpainting grow the mask by a ring, and why does outpainting do without?
+#     a: |-
+#       The decoder mixes neighbouring tokens, and tokens at the border have seen the old object. Around a whole picture
+#       there was no old object; a ring would only cut off what stands at its border.
+# references:
+#   - Fan et al., *Fluid*, arXiv 2410.13863.
+#   - Li et al., *Autoregressive Image Generation without Vector Quantization* (MAR), arXiv 2406.11838.
+#   - Ho and Salimans, *Classifier-Free Diffusion Guidance*, arXiv 2207.12598.
+#   - |-
+#     Chang et al., *MaskGIT*, arXiv 2202.04200: parallel decoding with a cosine schedule.
+#   - |-
+#     Nichol and Dhariwal, *Improved Denoising Diffusion Probabilistic Models*, arXiv 2102.09672: re-spaced steps.

@@ -495,33 +495,34 @@ for order in ("raster", "random"):
 # Why might order matter less here? A scene has 16 tokens and not 256: after one row of four, raster order has seen a
 # quarter of the picture, and there is little left to plan. And random order learns from the hidden tokens only. Whether
 # size changes the answer is the question of the next notebook.
-#
-# ## Recap
-# - Validation loss compares a model with itself; it never compares heads or orders.
-# - A judge is only worth its ceiling and its answer to mismatched questions. Show both.
-# - Every share has an interval; a thousand images buy about $\pm 0.025$.
-# - A Frechet distance is biased by few images, sees variety and quality, and never sees a prompt.
-# - A model cannot pass its tokenizer: neither in colours nor in distance.
-#
-# ## Quiz
-# 1. A model has SceneEval 0.99 and a terrible Frechet distance. What do its pictures look like?
-# 2. A judge has a ceiling of 1.00 and says yes to 0.40 of mismatched captions. What is a score of 0.60 worth?
-# 3. Two papers report FID 7.1 on 5,000 and 6.9 on 30,000 images. Which model is better?
-# 4. Why were the prompts of the final scores not drawn with the seeds of the sweep?
-# 5. Why is the distance here not called FID?
-#
-# <details><summary>Answers</summary>
-#
-# 1. Every picture shows what was asked, but they all look alike, or unlike true scenes in things nobody asked about.
-# 2. About a third: (0.60 - 0.40) / (1 - 0.40). A model that ignores its prompt would already reach 0.40.
-# 3. Nobody can say: fewer images make the distance larger, by an amount that depends on the features.
-# 4. The best of many noisy settings is a little lucky. New seeds give the setting's own number, without the luck.
-# 5. FID means Inception-v3's features. With other features the numbers have another scale.
-# </details>
-#
-# ## References
-# - Fan et al., *Fluid*, arXiv 2410.13863.
-# - Ghosh, Hajishirzi and Schmidt, *GenEval*, arXiv 2310.11513: the six skills and their rules.
-# - Heusel et al., *GANs Trained by a Two Time-Scale Update Rule*, arXiv 1706.08500: the Frechet Inception distance.
-# - Chong and Forsyth, *Effectively Unbiased FID and Inception Score*, arXiv 1911.07023.
-# - Wilson, *Probable Inference, the Law of Succession, and Statistical Inference*, 1927.
+
+# %% [markdown] tags=["closing"]
+# recap:
+#   - Validation loss compares a model with itself; it never compares heads or orders.
+#   - A judge is only worth its ceiling and its answer to mismatched questions. Show both.
+#   - Every share has an interval; a thousand images buy about $\pm 0.025$.
+#   - A Frechet distance is biased by few images, sees variety and quality, and never sees a prompt.
+#   - |-
+#     A model cannot pass its tokenizer: neither in colours nor in distance.
+# quiz:
+#   - q: A model has SceneEval 0.99 and a terrible Frechet distance. What do its pictures look like?
+#     a: |-
+#       Every picture shows what was asked, but they all look alike, or unlike true scenes in things nobody asked about.
+#   - q: A judge has a ceiling of 1.00 and says yes to 0.40 of mismatched captions. What is a score of 0.60 worth?
+#     a: |-
+#       About a third: (0.60 - 0.40) / (1 - 0.40). A model that ignores its prompt would already reach 0.40.
+#   - q: Two papers report FID 7.1 on 5,000 and 6.9 on 30,000 images. Which model is better?
+#     a: |-
+#       Nobody can say: fewer images make the distance larger, by an amount that depends on the features.
+#   - q: Why were the prompts of the final scores not drawn with the seeds of the sweep?
+#     a: The best of many noisy settings is a little lucky. New seeds give the setting's own number, without the luck.
+#   - q: Why is the distance here not called FID?
+#     a: FID means Inception-v3's features. With other features the numbers have another scale.
+# references:
+#   - Fan et al., *Fluid*, arXiv 2410.13863.
+#   - |-
+#     Ghosh, Hajishirzi and Schmidt, *GenEval*, arXiv 2310.11513: the six skills and their rules.
+#   - |-
+#     Heusel et al., *GANs Trained by a Two Time-Scale Update Rule*, arXiv 1706.08500: the Frechet Inception distance.
+#   - Chong and Forsyth, *Effectively Unbiased FID and Inception Score*, arXiv 1911.07023.
+#   - Wilson, *Probable Inference, the Law of Succession, and Statistical Inference*, 1927.

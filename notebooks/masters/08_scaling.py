@@ -497,30 +497,30 @@ display(Markdown(markdown_table(table)))
 # Each "no" has a reason worth finding. A cell here has seen 102,400 images and the paper's billions; its tokens are 16
 # and not 256; its scenes are simple enough for raster order to finish a drawing without looking back. The losses follow
 # laws at once; the pictures of continuous tokens need the longer training.
-#
-# ## Recap
-# - A power law is a straight line on logarithmic axes; its exponent depends on what x counts.
-# - R² is generous. Hold out the largest size and predict it.
-# - A floor cannot be seen over a narrow range, and decides what lies beyond it.
-# - For a given budget there is a best size, and it grows with the budget.
-# - Whether a metric follows the loss is a question to measure, with an interval.
-#
-# ## Quiz
-# 1. Two variants have b = 0.10 [0.06, 0.14] and 0.13 [0.08, 0.18]. Which scales better?
-# 2. A law has R² = 0.99 and predicts the held-out size 12 % too low. Do you train the large model?
-# 3. Why does counting the softmax head's table change the exponent of the discrete variants more than counting the
-#    diffusion head changes that of the continuous ones?
-# 4. You have ten times the compute. Ten times the size, ten times the steps, or something between?
-#
-# <details><summary>Answers</summary>
-#
-# 1. Unknown: the intervals overlap widely. More sizes, or more seeds.
-# 2. Not on the strength of that law: it bends. Fit with a floor, or measure one size more.
-# 3. The table has a row for each of the 4,096 codes whatever the depth, so it weighs most in the small models.
-# 4. Something between: the lowest edge of the compute figure moves to larger sizes slowly.
-# </details>
-#
-# ## References
-# - Fan et al., *Fluid*, arXiv 2410.13863: figures 5 to 9.
-# - Kaplan et al., *Scaling Laws for Neural Language Models*, arXiv 2001.08361.
-# - Hoffmann et al., *Training Compute-Optimal Large Language Models*, arXiv 2203.15556.
+
+# %% [markdown] tags=["closing"]
+# recap:
+#   - A power law is a straight line on logarithmic axes; its exponent depends on what x counts.
+#   - R² is generous. Hold out the largest size and predict it.
+#   - A floor cannot be seen over a narrow range, and decides what lies beyond it.
+#   - For a given budget there is a best size, and it grows with the budget.
+#   - Whether a metric follows the loss is a question to measure, with an interval.
+# quiz:
+#   - q: Two variants have b = 0.10 [0.06, 0.14] and 0.13 [0.08, 0.18]. Which scales better?
+#     a: |-
+#       Unknown: the intervals overlap widely. More sizes, or more seeds.
+#   - q: A law has R² = 0.99 and predicts the held-out size 12 % too low. Do you train the large model?
+#     a: |-
+#       Not on the strength of that law: it bends. Fit with a floor, or measure one size more.
+#   - q: |-
+#       Why does counting the softmax head's table change the exponent of the discrete variants more than counting the
+#       diffusion head changes that of the continuous ones?
+#     a: The table has a row for each of the 4,096 codes whatever the depth, so it weighs most in the small models.
+#   - q: You have ten times the compute. Ten times the size, ten times the steps, or something between?
+#     a: |-
+#       Something between: the lowest edge of the compute figure moves to larger sizes slowly.
+# references:
+#   - |-
+#     Fan et al., *Fluid*, arXiv 2410.13863: figures 5 to 9.
+#   - Kaplan et al., *Scaling Laws for Neural Language Models*, arXiv 2001.08361.
+#   - Hoffmann et al., *Training Compute-Optimal Large Language Models*, arXiv 2203.15556.

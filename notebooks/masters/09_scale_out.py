@@ -509,34 +509,37 @@ for title, pipe in ((f"your {choice}", mine), ("shipped mini", shipped)):
 # If you run one of the last three, the numbers that it prints are the first of their kind. Compare its first losses
 # with your processor's: `--device cpu` and the same seed must give the same ones, up to the rounding of the
 # precision.
-#
-# ## Recap
-# - A parameter in training costs 20 bytes; sharding divides these, and nothing else.
-# - A unit is whole only while it computes. Each step gathers everything twice and reduces it once.
-# - The peak is the share of the state, one or two whole units, and the activations of the images computed at once.
-# - With randomness tied to (seed, step, place in the batch), the number of devices changes speed and memory, and not
-#   what is learned; a run goes on with any other number.
-# - Plan first: the smallest change is often a smaller micro-batch, and it costs nothing in what is learned.
-#
-# ## Quiz
-# 1. A model of 3 billion parameters on 8 devices: how much state does each hold?
-# 2. You double the devices and keep 4 images on each. Which parts of the memory shrink?
-# 3. Why is the loss divided by the number of hidden tokens of *all* processes, and not averaged over the processes?
-# 4. You have one chip of Colab. What does sharding do for you?
-# 5. A plan does not fit. Why is a smaller micro-batch tried before recomputing?
-#
-# <details><summary>Answers</summary>
-#
-# 1. 20 x 3 / 8 = 7.5 GB, and a block or two and the activations besides.
-# 2. The state. Not the gathered unit and not the activations.
-# 3. Random masks hide another number of tokens in each process; a mean of means would weigh tokens by where they were
-#    computed, and the loss would depend on the number of processes.
-# 4. Nothing. What helps there is a smaller micro-batch, recomputing, bf16, or a smaller model.
-# 5. It costs no extra operations as long as the device stays busy; recomputing costs about a third more.
-# </details>
-#
-# ## References
-# - Fan et al., *Fluid*, arXiv 2410.13863: the 10.5B model, batch 4,096, 1M steps.
-# - Rajbhandari et al., *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*, arXiv 1910.02054.
-# - Zhao et al., *PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel*, arXiv 2304.11277.
-# - Xu et al., *GSPMD: General and Scalable Parallelization for ML Computation Graphs*, arXiv 2105.04663.
+
+# %% [markdown] tags=["closing"]
+# recap:
+#   - A parameter in training costs 20 bytes; sharding divides these, and nothing else.
+#   - A unit is whole only while it computes. Each step gathers everything twice and reduces it once.
+#   - The peak is the share of the state, one or two whole units, and the activations of the images computed at once.
+#   - |-
+#     With randomness tied to (seed, step, place in the batch), the number of devices changes speed and memory, and not
+#     what is learned; a run goes on with any other number.
+#   - |-
+#     Plan first: the smallest change is often a smaller micro-batch, and it costs nothing in what is learned.
+# quiz:
+#   - q: |-
+#       A model of 3 billion parameters on 8 devices: how much state does each hold?
+#     a: 20 x 3 / 8 = 7.5 GB, and a block or two and the activations besides.
+#   - q: You double the devices and keep 4 images on each. Which parts of the memory shrink?
+#     a: The state. Not the gathered unit and not the activations.
+#   - q: Why is the loss divided by the number of hidden tokens of *all* processes, and not averaged over the processes?
+#     a: |-
+#       Random masks hide another number of tokens in each process; a mean of means would weigh tokens by where they
+#       were computed, and the loss would depend on the number of processes.
+#   - q: You have one chip of Colab. What does sharding do for you?
+#     a: Nothing. What helps there is a smaller micro-batch, recomputing, bf16, or a smaller model.
+#   - q: A plan does not fit. Why is a smaller micro-batch tried before recomputing?
+#     a: It costs no extra operations as long as the device stays busy; recomputing costs about a third more.
+# references:
+#   - |-
+#     Fan et al., *Fluid*, arXiv 2410.13863: the 10.5B model, batch 4,096, 1M steps.
+#   - |-
+#     Rajbhandari et al., *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*, arXiv 1910.02054.
+#   - |-
+#     Zhao et al., *PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel*, arXiv 2304.11277.
+#   - |-
+#     Xu et al., *GSPMD: General and Scalable Parallelization for ML Computation Graphs*, arXiv 2105.04663.
