@@ -232,7 +232,7 @@ class SampleConfig(_Travels):
         if isinstance(self.num_denoising_steps, list | tuple):                  # JSON has lists
             object.__setattr__(self, "num_denoising_steps", tuple(self.num_denoising_steps))
             if len(self.num_denoising_steps) != 2:
-                raise ValueError(f"num_denoising_steps must be a number, or 2 of them for the first and the last tokens, "
+                raise ValueError(f"num_denoising_steps must be a number, or 2 for the first and the last tokens, "
                                  f"got {len(self.num_denoising_steps)}.")
         for number in self.denoising_steps():
             check_range("num_denoising_steps", number, 1, 1000, kind=int)

@@ -25,13 +25,14 @@ MAY_IMPORT = {
     "evaluate": {"config", "model", "sample", "tokenizer", "text", "data.scenes"},
     "publish": {"config", "tokenizer", "text", "model", "data.token_cache"},
     "pipeline": {"config", "presets", "tokenizer", "text", "model", "sample", "publish"},
+    "bench": ANYTHING,
     "viz": ANYTHING,
     "checks": ANYTHING,
     "cli": ANYTHING,
     "__main__": {"cli"},
     "__init__": ANYTHING,
 }
-IMPORTED_BY_NOTHING = {"viz", "checks", "cli"}
+IMPORTED_BY_NOTHING = {"bench", "viz", "checks", "cli"}
 FACES = {"__main__", "__init__"}             # the command and the public names
 OUTSIDE = {"config": set(), "layers": {"torch"}, "presets": set(), "model": {"torch", "safetensors", "numpy", "tqdm"}}
 FILES = sorted(PACKAGE.rglob("*.py"))

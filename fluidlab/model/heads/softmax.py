@@ -46,13 +46,18 @@ class SoftmaxHead(nn.Module):
 
     def sample(self, z: Tensor, z_null: Tensor | None, guidance_scale: float, temperature: float, generator: Streams,
                num_denoising_steps: int | None = None, solver: str | None = None) -> Tensor:
-        """Guided logits / temperature, then one uniform number per token through the inverse of the distribution.
+        """Guided logits / temperature, then a code from their distribution.
 
         z, z_null (B, K, D) -> codes (B, K). Temperature 0 takes the likeliest code.
         """
-        null = None if z_null is None else self.logits(z_null)
-        logits = guide(self.logits(z), null, guidance_scale)                         # (B, K, V)
-        u = uniform(logits.shape[:2], generator, z.device)                           # (B, K), drawn at any temperature
+        if z_null is None:
+            return self.draw(self.logits(z), temperature, generator)
+        logits, null = self.logits(torch.cat([z, z_null])).chunk(2)                  # 2 x (B, K, V); the table read once
+        return self.draw(guide(logits, null, guidance_scale), temperature, generator)
+
+    def draw(self, logits: Tensor, temperature: float, generator: Streams) -> Tensor:
+        """Logits (B, K, V) -> codes (B, K), each by one uniform number through the inverse of its distribution."""
+        u = uniform(logits.shape[:2], generator, logits.device)                      # (B, K), always
         if temperature == 0:
             return logits.argmax(dim=-1)
         cumulative = (logits / temperature).softmax(dim=-1).double().cumsum(dim=-1)  # (B, K, V)
