@@ -570,7 +570,7 @@ PINNED = ["170 said 2", "100 said 3", "135 said 0"]
 
 
 @pytest.mark.parametrize("raised, sentence", [
-    (None, "HF_HUB_OFFLINE forbids to look online: unset .* `hf download --repo-type dataset nobody/nothing --r"),
+    (None, "HF_HUB_OFFLINE forbids to go online: unset .* `hf download --repo-type dataset nobody/nothing --r"),
     (errors.RepositoryNotFoundError("404", response=answer(404)), "the hub knows no dataset of this name .* check the"),
     (errors.GatedRepoError("403", response=answer(403)), "gated: accept its terms at .*/datasets/nobody/nothing, "),
     (datasets.exceptions.DatasetNotFoundError("none"), "the hub knows no dataset of this name"),

@@ -170,7 +170,7 @@ def test_weights_that_cannot_be_fetched_are_named(small_network, tmp_path, monke
         assert options["weights_only"] and options["check_hash"]
         raise OSError("no route")
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
-    with pytest.raises(ValueError, match=r"cannot be fetched \(no route\); get https://weights.invalid/w-12345678.pth"):
+    with pytest.raises(ValueError, match=r"of OSError: no route: mend what it names, or get https://weights.invalid/w-12345678.pth"):
         InceptionFeatures()
 
 

@@ -61,6 +61,7 @@ def hub(monkeypatch):
         revision = options["revision"] or "main"
         return put_into_cache(state.cache, repo, state.fill(revision), revision, f"{len(state.asked):040x}")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda api, repo, **_: SimpleNamespace(sha=COMMIT))
     return state
 
 
@@ -127,7 +128,7 @@ def test_safetensors_that_the_hubs_own_converter_proposed(tmp_path, hub, monkeyp
     """As for google/t5-v1_1-xxl, whose main revision has only files to unpickle."""
     proposals = [SimpleNamespace(num=1, is_pull_request=True, author="a stranger", status="open"),
                  SimpleNamespace(num=3, is_pull_request=True, author="SFconvertbot", status="open")]
-    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda repo_id: iter(proposals))
+    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda repo_id, token: iter(proposals))
     hub.cache, hub.fill = tmp_path, lambda revision: whole if revision == "refs/pr/3" else unsafe
     with pytest.warns(UserWarning, match=rf"no safetensors in its main revision; .* Write {REPO}@refs/pr/3 to pin"):
         found = find_model(REPO, WANTED, cache_dir=tmp_path)
@@ -141,7 +142,7 @@ def test_safetensors_that_the_hubs_own_converter_proposed(tmp_path, hub, monkeyp
 
 @pytest.mark.parametrize("given", [{}, {"revision": "v2"}])
 def test_no_safetensors_anywhere(given, tmp_path, hub, monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda repo_id: iter(()))
+    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda repo_id, token: iter(()))
     hub.cache, hub.fill = tmp_path, lambda revision: unsafe
     with pytest.raises(ValueError, match=f"because its revision '{given.get('revision', 'main')}' lacks weights as "
                                          "safetensors .pytorch_model.bin would have to be unpickled.: pin a revision"):
@@ -205,7 +206,8 @@ def test_offline_and_not_in_the_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, sentence", [
-    ("./nowhere", "'./nowhere' cannot be loaded, because there is no such folder: give one of scenes-vae, an existing"),
+    ("./nowhere", "'./nowhere' cannot be loaded, because there is no such folder: give an existing folder or a Hugging "
+     "Face id, or one of scenes-vae"),
     ("/no/where", "there is no such folder"), ("~/no-where-at-all", "there is no such folder"),
     ("C:\\models\\vae", "there is no such folder"), ("two words/and more", "no name that the hub could have: give an"),
     ("", "is named by a shipped name, a folder or a Hugging Face id, got ''"), (None, "id, got None"), (3, "id, got 3"),

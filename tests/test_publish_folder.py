@@ -4,6 +4,7 @@ the way to and from the Hub, with the Hub's side played by functions."""
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -17,7 +18,7 @@ from fluidlab.pipeline import FluidPipeline
 from fluidlab.publish.card import pipeline_card
 from fluidlab.publish.folder import read_index
 from fluidlab.publish.model import FluidModel
-from fluidlab.publish.remote import WANTED, find_folder
+from fluidlab.publish.remote import WANTED, find_pipeline
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer
 
@@ -80,7 +81,7 @@ def test_a_save_that_was_stopped_leaves_no_pipeline(folder, monkeypatch):
     monkeypatch.setattr(type(pipe.text_encoder), "save_pretrained", stop)
     with pytest.raises(KeyboardInterrupt):
         pipe.save_pretrained(folder)
-    with pytest.raises(ValueError, match="neither a folder with a pipeline.json nor a shipped model"):
+    with pytest.raises(ValueError, match="lacks pipeline.json: give a folder that .* wrote, or one of random-"):
         FluidPipeline.from_pretrained(folder)
 
 
@@ -89,7 +90,7 @@ def test_pickled_weights_are_named_and_never_read(folder):
     index = json.loads((folder / "pipeline.json").read_text())
     del index["sha256"]["model.safetensors"]
     (folder / "pipeline.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=r"holds pickled weights \(model.bin\) and no model.safetensors"):
+    with pytest.raises(ValueError, match=r"weights as safetensors \(model.bin would have to be unpickled\)"):
         FluidPipeline.from_pretrained(folder)
     with pytest.raises(ValueError, match="use_safetensors must be True, got False"):
         FluidPipeline.from_pretrained(folder, use_safetensors=False)
@@ -239,8 +240,8 @@ class TestFromTheHub:
     def test_half_of_it_in_the_cache_is_not_enough(self, asked, folder, whole):
         (folder / "text_encoder" / "model.safetensors").unlink()
         asked.answer = {"cache": folder, "network": whole}
-        assert find_folder("ada/fluid") == whole
-        assert asked[1]["allow_patterns"] == WANTED and not asked[1]["local_files_only"]
+        assert find_pipeline("ada/fluid") == whole
+        assert asked[1]["allow_patterns"] == list(WANTED) and not asked[1].get("local_files_only")
         asked.clear()
         assert FluidPipeline.download("ada/fluid", force_download=True) == whole and len(asked) == 1
 
@@ -249,15 +250,17 @@ class TestFromTheHub:
         assert list(huggingface_hub.utils.filter_repo_objects(files, allow_patterns=WANTED)) == ["model.safetensors"]
 
     def test_a_hub_that_does_not_answer_is_one_sentence(self, asked):
-        with pytest.raises(ValueError, match=r"'ada/fluid' is neither a folder, nor shipped, .* failed \(OSError: no "
-                                             r"network\); check the name, or go online once with `hf download ada"):
+        with pytest.raises(ValueError, match=r"The pipeline 'ada/fluid' cannot be loaded, because of OSError: no "
+                                             r"network: mend what it names, or give the folder of a copy"):
             FluidPipeline.from_pretrained("ada/fluid")
-        with pytest.raises(ValueError, match=r"\(OSError: nothing cached\)"):
+        with pytest.raises(ValueError, match=r"neither shipped \(random-.* nor complete in the local cache .*, and "
+                                             r"local_files_only forbids to go online: unset local_files_only, or"):
             FluidPipeline.from_pretrained("ada/fluid", local_files_only=True)
 
-    def test_another_kind_of_repository_is_named(self, asked, tmp_path):
+    def test_another_kind_of_repository_is_named(self, asked, tmp_path, monkeypatch):
         asked.answer = {"cache": tmp_path, "network": tmp_path}
-        with pytest.raises(ValueError, match="'ada/fluid' is neither a folder with a pipeline.json nor a shipped"):
+        monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda api, repo, **_: SimpleNamespace(sha="0" * 40))
+        with pytest.raises(ValueError, match="pipeline 'ada/fluid' .* its revision 'main' lacks pipeline.json: pin"):
             FluidPipeline.from_pretrained("ada/fluid")
 
     def test_remote_code_cannot_even_be_asked_for(self, folder):
@@ -287,15 +290,16 @@ class TestToTheHub:
             return "https://huggingface.co/commit"
         monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
         monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
-        monkeypatch.setattr(huggingface_hub.HfApi, "file_exists", lambda api, repo_id, path: path in hub.cards)
+        monkeypatch.setattr(huggingface_hub.HfApi, "file_exists", lambda api, repo_id, path, **_: path in hub.cards)
         return hub
 
     def test_everything_is_pushed_and_comes_back_the_same(self, hub, tmp_path):
         pipe = pipeline()
         assert pipe.push_to_hub("ada/fluid", private=True, token="secret") == "https://huggingface.co/commit"
-        assert hub.calls[0] == ("create_repo", "ada/fluid", {"private": True, "exist_ok": True}, "secret")
+        assert hub.calls[0] == ("create_repo", "ada/fluid",
+                                {"private": True, "exist_ok": True, "repo_type": "model"}, "secret")
         assert hub.calls[1][1:] == ("ada/fluid", {"commit_message": "Upload FluidPipeline", "create_pr": False,
-                                                  "path_in_repo": None})
+                                                  "path_in_repo": None, "repo_type": "model"})
         for name, content in hub.files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_bytes(content)

@@ -18,6 +18,12 @@ CAT = "chelsea"                                      # the photograph of a cat
 SIDE = 256                                           # pixels, the paper's
 
 
+def at_commit(name: str, kind: str = "model") -> str:
+    """Ask the hub for an address, before anything of it is looked for here: words for the commit that it is at."""
+    commit = reach(name, kind)
+    return "" if commit is None else f", at commit {commit[:12]}"
+
+
 def expect(what: str, found, wanted) -> None:
     if found != wanted:
         raise ValueError(f"{what} is {found}, but must be {wanted}.")
@@ -50,7 +56,7 @@ def quality(tokenizer, pixels: Tensor, tokens: Tensor, floor: float) -> str:
 def check_vae(step, folder: Path) -> str:
     """256 tokens an image; latents as diffusers scales them, every 2x2 block a token."""
     from fluidlab.tokenizer import load_tokenizer
-    at = reach(step.id)
+    at = at_commit(step.id)
     tokenizer, pixels = load_tokenizer(step.id, statistics=False), photographs()
     tokens, config = tokenizer.encode(pixels), tokenizer.model.config
     expect("the shape of the tokens", tuple(tokens.shape), (len(pixels), 256, step.expects["token_dim"]))
@@ -66,7 +72,7 @@ def check_vae(step, folder: Path) -> str:
 def check_vq(step, folder: Path) -> str:
     """256 codes an image, those that the model itself chooses."""
     from fluidlab.tokenizer import load_tokenizer
-    at = reach(step.id)
+    at = at_commit(step.id)
     tokenizer, pixels = load_tokenizer(step.id), photographs()
     expect("the number of codes", tokenizer.codebook_size, step.expects["codebook_size"])
     tokens, (low, high) = tokenizer.encode(pixels), tokenizer.pixel_range
@@ -86,7 +92,7 @@ def check_text(step, folder: Path) -> str:
     from transformers import AutoTokenizer
 
     from fluidlab.text.encoder import load_text_encoder
-    at, dtype = reach(step.id), step.expects.get("dtype", torch.float32)
+    at, dtype = at_commit(step.id), step.expects.get("dtype", torch.float32)
     encoder = load_text_encoder(step.id, dtype)
     expect("the width of the features", encoder.dim, step.expects["dim"])
     features, mask = encoder(PROMPTS)                                                            # (2, S, E), (2, S)
@@ -105,7 +111,7 @@ def check_stream(step, folder: Path) -> str:
     import datasets
 
     from fluidlab.data.captions_open import open_captions
-    at = reach(step.id, "dataset")
+    at = at_commit(step.id, "dataset")
     source = open_captions(step.id, streaming=True, num_images=2, image_size=SIDE)
     images, captions = source.batch([0, 1])
     expect("the shape of the pictures", tuple(images.shape), (2, 3, SIDE, SIDE))
@@ -119,7 +125,7 @@ def check_stream(step, folder: Path) -> str:
 def check_coco(step, folder: Path) -> str:
     """As many pairs as the paper takes, the same two by the same seed."""
     from fluidlab.data.captions_open import coco_pairs
-    at = reach(step.id, "dataset")
+    at = at_commit(step.id, "dataset")
     first, again = (coco_pairs(step.id, num_pairs=2, image_size=SIDE) for _ in range(2))
     expect("the number of pairs", len(first.rows), step.expects["rows"])
     (images, captions), (others, _) = first.batch([0, 1]), again.batch([0, 1])
@@ -147,7 +153,7 @@ def check_judge(step, folder: Path) -> str:
 
     from fluidlab.evaluate.geneval_judge import Judge
     detector, clip = step.id.split(" ")
-    reach(detector), reach(clip)
+    at = at_commit(detector) + at_commit(clip)
     judge = Judge.from_pretrained(detector, clip)
     pixels = load_photo(CAT, crop=None)                                                          # (3, H, W)
     image, wanted = Image.fromarray(pixels.permute(1, 2, 0).numpy()), step.expects["finds"]
@@ -157,7 +163,7 @@ def check_judge(step, folder: Path) -> str:
         raise ValueError(f"no {wanted} was found in the photograph {CAT}, but {[thing.name for thing in found]}.")
     sure = next(thing for thing in found if thing.name == wanted)
     [color] = judge.colors(image, wanted, [sure])
-    return f"a {wanted} ({sure.score:.2f}), {color}, in the photograph {CAT}"
+    return f"a {wanted} ({sure.score:.2f}), {color}, in the photograph {CAT}{at}"
 
 
 def check_push(step, folder: Path) -> str:

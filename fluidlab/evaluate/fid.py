@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fluidlab.evaluate.resume import digest_of, digest_of_weights
+from fluidlab.hub import hub_failure
 
 LAYER = "2048"                # the pooled features, after which only the classifier follows
 PAPER_IMAGES = 30_000         # of MS-COCO 2014, in the paper's zero-shot protocol
@@ -71,9 +72,8 @@ def _torch_fidelity() -> tuple[type, str]:
 def _fetch(url: str) -> dict[str, Tensor]:
     try:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"Inception's weights cannot be fetched ({error}); get {url} where there is a network and "
-                         f"name the file.") from error
+    except Exception as error:                                 # what the way there raises varies
+        raise hub_failure(error, "network of FID", "inception-v3-compat", url=url) from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-from fluidlab.config import SampleConfig
+from fluidlab.config import SampleConfig, data_dir
 from fluidlab.data.token_cache import tokens_fingerprint
+from fluidlab.hub import Wanted, find_model
 from fluidlab.model.files import load_model, save_model, write_json
 from fluidlab.model.fluid import Fluid
 from fluidlab.publish.card import pipeline_card
@@ -28,7 +29,7 @@ from fluidlab.tokenizer import load_tokenizer
 INDEX = "pipeline.json"
 TRAINING = "training.json"
 PARTS = ("tokenizer", "text_encoder")
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+MODEL = Wanted(what="model", classes=("FluidModel",))
 
 
 def read_index(folder: Path) -> dict:
@@ -47,23 +48,15 @@ def read_index(folder: Path) -> dict:
     return index
 
 
+def shipped_pipelines() -> tuple[str, ...]:
+    """The names of the pipelines that the course ships."""
+    return tuple(sorted(path.parent.name for path in data_dir().glob(f"*/{INDEX}")))
+
+
 def read_training(folder: Path) -> dict | None:
     """training.json, or None where a model's training is not recorded."""
     path = folder / TRAINING
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def load_weights(folder: Path) -> Fluid:
-    """The model of a folder.
-
-    Raises:
-        ValueError: a file is missing or broken; where only pickled weights are there, the sentence names them.
-    """
-    pickles = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
-    if pickles and not (folder / "model.safetensors").is_file():
-        raise ValueError(f"{folder} holds pickled weights ({', '.join(pickles)}) and no model.safetensors: pickles can "
-                         f"run code and are never read, convert them where they come from.")
-    return load_model(folder)
 
 
 def load_parts(folder: Path, given: dict, verify: bool = True) -> dict:
@@ -83,7 +76,7 @@ def load_parts(folder: Path, given: dict, verify: bool = True) -> dict:
 
     def find(part: str) -> str:
         return str(folder / index[part]) if (folder / index[part]).is_dir() else index[part]
-    loaders = {"model": lambda: load_weights(folder),
+    loaders = {"model": lambda: load_model(find_model(folder, MODEL)),
                "tokenizer": lambda: load_tokenizer(find("tokenizer")),
                "text_encoder": lambda: load_text_encoder(find("text_encoder"))}
     parts = {name: given[name] if name in given else load() for name, load in loaders.items()}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fluidlab.config import check_choice, check_range, data_dir
-from fluidlab.hub.find import Wanted, find_model, read_json
+from fluidlab.hub import Wanted, find_model, has_tokenizer, read_json, reading, tokenizer_beside
 from fluidlab.text.pieces import tokenizer_from_pieces, words_of
 
 # What to load where, smallest first; E is the width of the features. Sizes are those of the encoder in bfloat16.
@@ -200,20 +200,16 @@ def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32, *, s
         ValueError: nothing of that name can be read; the sentence names the cause and what to do.
     """
     check_choice("the dtype of a T5's weights", dtype, DTYPES)
-    wanted = Wanted(what="text encoder", shipped=tuple(_shipped()), classes=("T5EncoderModel",))
+    wanted = Wanted(what="text encoder", shipped=tuple(_shipped()), classes=("T5EncoderModel",),
+                    is_whole=has_tokenizer)
     folder = find_model(name, wanted, subfolder=subfolder, revision=revision, cache_dir=cache_dir)
     values = read_json(folder / "config.json")
     if values.get("model_type") != "t5":
         found = values.get("model_type") or values.get("_class_name") or values.get("kind")
         raise ValueError(f"The text encoder {str(name)!r} cannot be loaded, because {folder / 'config.json'} is of a "
                          f"{found!r} model and not of a 't5'; give the name of a T5.")
-    try:
-        with _no_bars():
-            model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
-    except Exception as error:                                           # what a broken file raises varies
-        cause = " ".join(str(error).split())[:300]
-        raise ValueError(f"The text encoder in {str(folder)!r} cannot be read ({type(error).__name__}: {cause}); "
-                         "make or download the folder again.") from error
+    with reading("text encoder", folder), _no_bars():
+        model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
     words = folder / WORDS_FILE
     words = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None
     return TextEncoder(model, tokenizer, words, features_dtype=features_dtype, max_batch=max_batch).to(device)
@@ -227,8 +223,7 @@ def _load_model(folder: Path, dtype: torch.dtype):
 def _load_tokenizer(folder: Path):
     """The tokenizer beside the weights, or where a diffusers pipeline keeps it."""
     from transformers import AutoTokenizer
-    beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
-    for place in dict.fromkeys((folder, beside)):
+    for place in dict.fromkeys((folder, tokenizer_beside(folder))):
         if (place / "tokenizer.json").is_file():
             return AutoTokenizer.from_pretrained(place, local_files_only=True)
         if (place / "spiece.model").is_file():
