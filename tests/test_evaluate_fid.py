@@ -2,11 +2,11 @@
 
 import json
 import sys
-import types
 
 import numpy as np
 import pytest
 import torch
+from helpers import small_inception
 from safetensors.torch import save_file
 
 from fluidlab.evaluate.fid import InceptionFeatures
@@ -113,26 +113,9 @@ def test_pixels_become_the_bytes_of_a_file():
     assert to_bytes(torch.tensor([-1.5, -1.0, 0.0, 1.0, 3.0])).tolist() == [0, 0, 128, 255, 255]
 
 
-class SmallNetwork(torch.nn.Module):
-    """In the place of torch-fidelity's network: the same way to be built, one layer instead of ninety."""
-
-    def __init__(self, name, layers, weights):
-        super().__init__()
-        assert (name, layers) == ("inception-v3-compat", ["2048"])
-        self.layer = torch.nn.Linear(3, 2048)
-        self.load_state_dict(torch.load(weights, weights_only=True))
-
-    def forward(self, images):
-        return (self.layer(images.float().mean((2, 3))),)
-
-
 @pytest.fixture
 def small_network(monkeypatch):
-    package, module = types.ModuleType("torch_fidelity"), types.ModuleType("feature_extractor_inceptionv3")
-    module.FeatureExtractorInceptionV3, module.URL_INCEPTION_V3 = SmallNetwork, "https://weights.invalid/w-12345678.pth"
-    package.feature_extractor_inceptionv3 = module
-    monkeypatch.setitem(sys.modules, "torch_fidelity", package)
-    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
+    small_inception(monkeypatch)
     return torch.nn.Linear(3, 2048)
 
 

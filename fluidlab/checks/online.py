@@ -8,7 +8,7 @@ every step, so that hours of downloads are not begun again because of the last o
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -86,9 +86,9 @@ STEPS = (
 )
 
 
-def choose_steps(only: list[str] | None = None, skip: list[str] | None = None, push_to: str | None = None,
-                 steps: tuple[Step, ...] = STEPS) -> list[Step]:
-    """The steps to run, in their order.
+def choose_steps(steps: Iterable[Step], only: list[str] | None = None, skip: list[str] | None = None,
+                 push_to: str | None = None) -> list[Step]:
+    """Those of the steps that are to run, in their order.
 
     Args:
         only: names; None for all but those that run only where they are asked for.  skip: names to leave out.
@@ -115,7 +115,7 @@ def choose_steps(only: list[str] | None = None, skip: list[str] | None = None, p
     return chosen
 
 
-def run_steps(steps: list[Step], folder: Path) -> Iterator[Outcome]:
+def run_steps(steps: Iterable[Step], folder: Path) -> Iterator[Outcome]:
     """Try one step after the other; what raises ends that step alone. `folder` keeps the report and what is made."""
     folder.mkdir(parents=True, exist_ok=True)
     for step in steps:

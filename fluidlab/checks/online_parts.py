@@ -24,6 +24,15 @@ def at_commit(name: str, kind: str = "model") -> str:
     return "" if commit is None else f", at commit {commit[:12]}"
 
 
+def one_file(name: str, file: str) -> Path:
+    """A file of a repository as `huggingface_hub` fetches it, or of a folder."""
+    import huggingface_hub
+    if Path(name).is_dir():
+        return Path(name) / file
+    repo, inside, revision = split_name(name)
+    return Path(huggingface_hub.hf_hub_download(repo, file, subfolder=inside, revision=revision))
+
+
 def expect(what: str, found, wanted) -> None:
     if found != wanted:
         raise ValueError(f"{what} is {found}, but must be {wanted}.")
@@ -88,20 +97,19 @@ def check_vq(step, folder: Path) -> str:
 
 @torch.no_grad()
 def check_text(step, folder: Path) -> str:
-    """Pieces as transformers' own tokenizer cuts them, features as its model gives them without a batch around."""
-    from transformers import AutoTokenizer
+    """Pieces as the sentencepiece library cuts them, features as transformers gives them without a batch around."""
+    import sentencepiece
 
     from fluidlab.text.encoder import load_text_encoder
     at, dtype = at_commit(step.id), step.expects.get("dtype", torch.float32)
     encoder = load_text_encoder(step.id, dtype)
     expect("the width of the features", encoder.dim, step.expects["dim"])
     features, mask = encoder(PROMPTS)                                                            # (2, S, E), (2, S)
-    repo, inside, revision = (step.id, None, None) if Path(step.id).is_dir() else split_name(step.id)
-    theirs = AutoTokenizer.from_pretrained(repo, subfolder=inside or "", revision=revision)
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(one_file(step.id, "spiece.model")))
     for row, prompt in enumerate(PROMPTS):
-        ids = theirs(prompt, return_tensors="pt").input_ids
-        expect(f"the pieces of {prompt!r}", encoder.tokenize(prompt), theirs.convert_ids_to_tokens(ids[0].tolist()))
-        alone = encoder.model(input_ids=ids.to(encoder.device)).last_hidden_state[0].float()     # (s, E)
+        ids = [*theirs.encode(prompt), theirs.eos_id()]
+        expect(f"the pieces of {prompt!r}", encoder.tokenizer(prompt)["input_ids"], ids)
+        alone = encoder.model(input_ids=torch.tensor([ids])).last_hidden_state[0].float()        # (s, E)
         same("the features", features[row][mask[row]], alone, 1e-3 if dtype == torch.float32 else 3e-2)
     return f"{encoder.dim} numbers a piece, {int(mask.sum())} pieces, deviation {features[mask].std():.2f}{at}"
 
@@ -116,7 +124,7 @@ def check_stream(step, folder: Path) -> str:
     images, captions = source.batch([0, 1])
     expect("the shape of the pictures", tuple(images.shape), (2, 3, SIDE, SIDE))
     rows = datasets.load_dataset(step.id, split="train", streaming=True)
-    first = {name: value for name, value in next(iter(rows)).items() if isinstance(value, str | list)}
+    first = {name: value for name, value in next(iter(rows)).items() if isinstance(value, str | list | dict)}
     if captions[0] not in " ".join(" ".join(map(str, first.values())).split()):
         raise ValueError(f"the first caption is {captions[0]!r}, but the first row holds {first}.")
     return f"pictures in {source.reader.columns.image}, captions such as {captions[0][:60]!r}{at}"

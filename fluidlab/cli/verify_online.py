@@ -20,7 +20,7 @@ def run_verify_online(args) -> int:
     if args.list:
         print(listed(STEPS))
         return 0
-    steps, outcomes = choose_steps(args.only, args.skip, args.push_to), []
+    steps, outcomes = choose_steps(STEPS, args.only, args.skip, args.push_to), []
     megabytes = sum(step.megabytes for step in steps)
     print(f"{len(steps)} steps, about {megabytes / 1000:.1f} GB where nothing of it is here yet; report in "
           f"{args.folder / REPORT}", flush=True)

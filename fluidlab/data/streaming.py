@@ -60,7 +60,7 @@ def fetch(file_system, remote: str, local: Path, url: str) -> None:
 def _unread(url: str, error: Exception, tries: str) -> ValueError:
     """The sentence for a file that did not come; about the hub, as the hub room writes it."""
     if url.startswith(HUB):
-        repo, _, revision = split_name(url.removeprefix(HUB).split("/shards/")[0])
+        repo, _, revision = split_name("/".join(url.removeprefix(HUB).split("/")[:2]))
         return hub_failure(error, "token cache", url, repo=repo, revision=revision, kind="dataset")
     return ValueError(f"{url} could not be read{tries} ({type(error).__name__}: {error}); {REMEDY}.")
 

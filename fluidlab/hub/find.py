@@ -90,7 +90,8 @@ def reach(name: str, kind: str = "model") -> str | None:
     try:
         return ask_hub(repo, revision, kind=kind)
     except Exception as error:                                 # what clients raise varies, and all of it ends here
-        raise hub_failure(error, kind, name, repo=repo, revision=revision, kind=kind) from error
+        what = {"dataset": "data set"}.get(kind, kind)
+        raise hub_failure(error, what, name, repo=repo, revision=revision, kind=kind) from error
 
 
 def _in_folder(here: Path, wanted: Wanted, subfolder: str | None, revision: str | None) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from fluidlab.hub import Wanted, find_model, hub_failure
 from fluidlab.publish.folder import INDEX, read_index, shipped_pipelines
 
+SENT = {"model": "pipeline", "dataset": "token cache"}
 WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "README.md")
 
 
@@ -56,4 +57,4 @@ def upload(folder: Path, repo_id: str, *, commit_message: str, private: bool | N
         return api.upload_folder(repo_id=place, folder_path=folder, commit_message=commit_message, create_pr=create_pr,
                                  path_in_repo=subfolder, ignore_patterns=kept, repo_type=repo_type)
     except Exception as error:                                 # what clients raise varies, and all of it ends here
-        raise hub_failure(error, "folder", str(folder), repo=repo_id, kind=repo_type, done="sent") from error
+        raise hub_failure(error, SENT[repo_type], repo_id, kind=repo_type, done="sent") from error
