@@ -71,7 +71,8 @@ class FluidPipeline(DiffusionPipeline):
         """A pipeline by shipped name ("random-diffusion-mini"), folder or Hub id ("owner/name").
 
         Args:
-            torch_dtype, dtype: float32 or bfloat16, as in `to`.  use_safetensors: only True.
+            torch_dtype, dtype: float32 or bfloat16, as in `to`; the text encoder is read in it: T5-XXL takes 9.5 GB in
+                bfloat16 and twice that in float32.  use_safetensors: only True.
             verify: compare the weights with the sums that they were saved with.
             model, tokenizer, text_encoder, defaults: used in place of the folder's own.
             download: revision, cache_dir, token, force_download, local_files_only, for a Hub id.
@@ -85,7 +86,8 @@ class FluidPipeline(DiffusionPipeline):
         wanted = check_dtype(dtype or torch_dtype)
         folder = find_pipeline(name, **download)
         given = {"model": model, "tokenizer": tokenizer, "text_encoder": text_encoder}
-        parts = load_parts(folder, {name: part for name, part in given.items() if part is not None}, verify)
+        parts = load_parts(folder, {name: part for name, part in given.items() if part is not None}, verify,
+                           wanted)
         pipe = cls(**parts, defaults=read_index(folder)["defaults"] if defaults is None else defaults)
         pipe.training_facts = read_training(folder)
         return pipe if dtype is torch_dtype is None else pipe.to(wanted)

@@ -165,6 +165,54 @@ def test_rounded_to_bf16_and_saved_it_is_loaded_again(folder, tmp_path):
     assert torch.equal(a.tokens, b.tokens) and torch.equal(a.pixels, b.pixels)
 
 
+class TestABigTextEncoder:
+    """As T5-XXL beside a small model: read in the precision that was asked for, and hashed once."""
+
+    @pytest.fixture
+    def read(self, folder, tmp_path, monkeypatch):
+        """A pipeline with its encoder elsewhere, and what is asked of that: dtypes of loading, hashes of weights."""
+        from transformers import T5EncoderModel
+
+        from fluidlab.text import encoder as module
+        asked = SimpleNamespace(dtypes=[], hashes=0, folder=folder)
+        load, fingerprint_of = T5EncoderModel.from_pretrained, module.fingerprint_of
+
+        def loading(place, *, dtype, **options):
+            asked.dtypes.append(dtype)
+            return load(place, dtype=dtype, **options)
+
+        def hashing(*args):
+            asked.hashes += 1
+            return fingerprint_of(*args)
+        shutil.move(folder / "text_encoder", tmp_path / "t5")
+        index = {"tokenizer": "tokenizer", "text_encoder": str(tmp_path / "t5")}
+        (folder / "pipeline.json").write_text(json.dumps(index))
+        encoder = load_text_encoder(tmp_path / "t5")
+        asked.prints = {dtype: encoder.fingerprint(dtype) for dtype in (torch.float32, torch.bfloat16)}
+        monkeypatch.setattr(T5EncoderModel, "from_pretrained", loading)
+        monkeypatch.setattr(module, "fingerprint_of", hashing)
+        return asked
+
+    @pytest.mark.parametrize("then, now, hashes", [
+        (torch.float32, torch.float32, 1), (torch.bfloat16, torch.bfloat16, 1), (torch.bfloat16, torch.float32, 2),
+        (torch.float32, torch.bfloat16, 2)], ids=str)
+    def test_it_is_read_in_one_precision_and_known_in_both(self, then, now, hashes, read):
+        trained = {"tokenizer": tokens_fingerprint(tokenizer()), "text_encoder": read.prints[then]}
+        (read.folder / "training.json").write_text(json.dumps({"fingerprints": trained}))
+        pipe = FluidPipeline.from_pretrained(read.folder, torch_dtype=now)
+        assert (read.dtypes, read.hashes) == ([now], hashes) and pipe.text_encoder.dtype == now
+
+    def test_float32_unless_asked_and_no_hash_where_there_is_nothing_to_compare(self, read):
+        assert FluidPipeline.from_pretrained(read.folder).text_encoder.dtype == torch.float32
+        assert (read.dtypes, read.hashes) == ([torch.float32], 0)
+
+    def test_reading_it_in_bfloat16_or_rounding_it_then_draws_the_same(self, read):
+        early = FluidPipeline.from_pretrained(read.folder, torch_dtype=torch.bfloat16)
+        late = FluidPipeline.from_pretrained(read.folder).to(torch.bfloat16)
+        a, b = (pipe("a photo of a cat", seed=0, num_denoising_steps=2) for pipe in (early, late))
+        assert torch.equal(a.tokens, b.tokens)
+
+
 def test_the_card_says_what_is_recorded_of_the_training():
     pipe = pipeline()
     training = {"steps": 2000, "train": {"batch_size": 64, "precision": "bf16", "seed": 3}, "command": "fluidlab train",

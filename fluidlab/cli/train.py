@@ -181,10 +181,8 @@ def run_export(args) -> None:
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
     tokenizer, text_encoder = load_tokenizer(args.tokenizer), load_text_encoder(args.text_encoder)
-    found = {"tokenizer": tokens_fingerprint(tokenizer), "text_encoder": text_encoder.fingerprint()}
-    rounded = text_encoder.fingerprint(torch.bfloat16)     # as it was in a cache made with --precision bf16
-    if facts.get("fingerprints", {}).get("text_encoder") == rounded:
-        found["text_encoder"] = rounded
+    found, made = {"tokenizer": tokens_fingerprint(tokenizer)}, facts.get("fingerprints", {}).get("text_encoder")
+    found["text_encoder"] = made if made and text_encoder.made(made) else text_encoder.fingerprint()
     for part, made_with in facts.setdefault("fingerprints", found).items():
         if found[part] != made_with:
             raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "

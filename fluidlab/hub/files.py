@@ -28,6 +28,17 @@ def missing_file(folder: Path) -> str | None:
         "weights as safetensors")
 
 
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The safetensors file of every weight in a model's whole folder, by the weight's name."""
+    from safetensors import safe_open
+    stem = next(stem for stem in WEIGHTS if list(folder.glob(f"{stem}.safetensors*")))
+    index = folder / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        return {name: folder / shard for name, shard in read_json(index)["weight_map"].items()}
+    with safe_open(folder / f"{stem}.safetensors", framework="pt") as file:
+        return dict.fromkeys(file.keys(), folder / f"{stem}.safetensors")
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether a text model's folder has its tokenizer too, beside the weights or where a pipeline keeps it."""
     return any((place / name).is_file() for place in (folder, tokenizer_beside(folder)) for name in TOKENIZERS)

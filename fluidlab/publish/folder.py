@@ -59,12 +59,13 @@ def read_training(folder: Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def load_parts(folder: Path, given: dict, verify: bool = True) -> dict:
+def load_parts(folder: Path, given: dict, verify: bool = True, dtype: torch.dtype = torch.float32) -> dict:
     """Model, tokenizer and text encoder of a folder.
 
     Args:
         given: parts that are used in place of the folder's own.
         verify: compare the weights with the sums that they were saved with.
+        dtype: of the text encoder's weights, which never lie in memory in another.
 
     Raises:
         ValueError: a part cannot be read, has other bytes than were saved, or is not what the model was trained with.
@@ -78,7 +79,7 @@ def load_parts(folder: Path, given: dict, verify: bool = True) -> dict:
         return str(folder / index[part]) if (folder / index[part]).is_dir() else index[part]
     loaders = {"model": lambda: load_model(find_model(folder, MODEL)),
                "tokenizer": lambda: load_tokenizer(find("tokenizer")),
-               "text_encoder": lambda: load_text_encoder(find("text_encoder"))}
+               "text_encoder": lambda: load_text_encoder(find("text_encoder"), dtype)}
     parts = {name: given[name] if name in given else load() for name, load in loaders.items()}
     saved_with_it = set(map(_part_of, sums))
     check_trained_with(folder, {part: parts[part] for part in PARTS if part not in saved_with_it})
@@ -137,15 +138,16 @@ def check_trained_with(folder: Path, parts: dict) -> None:
     """Raise `ValueError` unless these parts are those that the model in this folder was trained with, if that is known.
 
     A part that was saved with the model is not asked: whoever saved it had it in use, perhaps in another precision.
-    A text encoder may also be the same one rounded to bf16, in which a cache may have been made.
+    A text encoder may be the same one in float32 or in bf16, then or now.
     """
     trained = (read_training(folder) or {}).get("fingerprints", {})
-    found = {"tokenizer": lambda tokenizer: [tokens_fingerprint(tokenizer)],
-             "text_encoder": lambda encoder: [encoder.fingerprint(), encoder.fingerprint(torch.bfloat16)]}
+    print_of = {"tokenizer": tokens_fingerprint, "text_encoder": lambda encoder: encoder.fingerprint()}
+    is_it = {"tokenizer": lambda tokenizer, saved: tokens_fingerprint(tokenizer) == saved,
+             "text_encoder": lambda encoder, saved: encoder.made(saved)}
     for part in parts:
-        if part in trained and trained[part] not in (these := found[part](parts[part])):
+        if part in trained and not is_it[part](parts[part], trained[part]):
             raise ValueError(f"the model in {folder} was trained with another {part}: fingerprint "
-                             f"{trained[part][:12]}, this one has {these[0][:12]}.")
+                             f"{trained[part][:12]}, this one has {print_of[part](parts[part])[:12]}.")
 
 
 def check_saving(safe_serialization: bool = True, variant: str | None = None) -> None:

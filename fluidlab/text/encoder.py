@@ -7,7 +7,6 @@ the aligner puts its learned vector there.
 """
 
 import contextlib
-import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from fluidlab.config import check_choice, check_range, data_dir
 from fluidlab.hub import Wanted, find_model, has_tokenizer, read_json, reading, tokenizer_beside
+from fluidlab.text.fingerprint import fingerprint_of
 from fluidlab.text.pieces import tokenizer_from_pieces, words_of
 
 # What to load where, smallest first; E is the width of the features. Sizes are those of the encoder in bfloat16.
@@ -43,14 +43,15 @@ class TextEncoder(nn.Module):
             encoder that has read the web.
         features_dtype: torch.float32, or torch.bfloat16 for half the memory.
         max_batch: prompts at once in the network, so that its memory does not grow with a longer list.
+        folder: that the weights came from, for `fingerprint`; None if there is none.
     """
 
     def __init__(self, model, tokenizer, words: list[str] | None = None, *,
-                 features_dtype: torch.dtype = torch.float32, max_batch: int = 64):
+                 features_dtype: torch.dtype = torch.float32, max_batch: int = 64, folder: Path | None = None):
         super().__init__()
         check_choice("features_dtype", features_dtype, DTYPES)
         check_range("max_batch", max_batch, 1, kind=int)
-        self.features_dtype, self.max_batch = features_dtype, max_batch
+        self.features_dtype, self.max_batch, self.folder = features_dtype, max_batch, folder
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.words = None if words is None else frozenset(words)
@@ -135,16 +136,19 @@ class TextEncoder(nn.Module):
         """SHA-256 of weights and tokenizer: features cached under another fingerprint are of another encoder.
 
         Args:
-            dtype: of the weights rounded to it, for features that were made in bfloat16; None for as they are.
+            dtype: the precision in which the features were made; None for that of the weights.
         """
         spec = json.loads(self.tokenizer.backend_tokenizer.to_str())
         spec.pop("padding"), spec.pop("truncation")                      # how it was last called, not what it is
-        digest = hashlib.sha256(json.dumps([spec, self.max_length], sort_keys=True).encode())
-        for name, weight in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            weight = weight.detach().to(device="cpu", dtype=dtype if weight.is_floating_point() else None)
-            digest.update(weight.contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint_of(self.model, json.dumps([spec, self.max_length], sort_keys=True), dtype, self.folder)
+
+    def made(self, fingerprint: str) -> bool:
+        """Whether features under a fingerprint are of this encoder, in whichever of DTYPES they were made.
+
+        The weights are read once where it has the precision of then, and again only where it has not.
+        """
+        other = next(dtype for dtype in DTYPES if dtype != self.dtype)
+        return fingerprint == self.fingerprint() or fingerprint == self.fingerprint(other)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write an ordinary Hugging Face snapshot, and the words, into `folder` (made if missing)."""
@@ -212,7 +216,8 @@ def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32, *, s
         model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
     words = folder / WORDS_FILE
     words = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None
-    return TextEncoder(model, tokenizer, words, features_dtype=features_dtype, max_batch=max_batch).to(device)
+    return TextEncoder(model, tokenizer, words, features_dtype=features_dtype, max_batch=max_batch,
+                       folder=folder).to(device)
 
 
 def _load_model(folder: Path, dtype: torch.dtype):
