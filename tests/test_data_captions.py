@@ -223,7 +223,8 @@ class TestBroken:
         source, read = open_captions(tmp_path / "data", image_size=16, threads=1), []
         monkeypatch.setattr(captions_module, "read_picture", lambda *a: read.append(1) or read_picture(*a))
         source.batch(range(2))
-        assert len(read) == N == len(source) and len(read) == N and len(source) == N == len(read)
+        assert len(read) == 2
+        assert len(source) == N == len(read) and len(source) == N == len(read)
 
     def test_only_so_many_are_named_but_all_are_counted(self, tmp_path, monkeypatch):
         monkeypatch.setattr(captions_module, "NAMED", 2)

@@ -32,12 +32,19 @@ def run_cache(args) -> None:
     from fluidlab.data.token_cache import missing_shards, what_is_missing, write_cache
     complete(args)
     source, description = open_source(args)
-    num_images = count_images(source, args.num_images)
+    source, num_images = count_images(source, args.num_images)
     folder = write_cache(args.folder, source, num_images, *load_parts(args), batch_size=args.batch_size,
                          shard_size=args.shard_size, part=args.part, parts=args.parts, description=description)
     missing = missing_shards(folder)
-    print(f"{folder} holds {num_images} images{report(source)}" if not missing else
+    print(f"{folder} holds {images_in(folder)} images{report(source)}" if not missing else
           f"{folder}: part {args.part} of {args.parts} is written, {what_is_missing(folder)}")
+
+
+def images_in(folder: Path) -> int:
+    """How many images a whole cache holds: no more than were planned, less those that cannot be read."""
+    from fluidlab.data.token_cache import read_manifest
+    manifest = read_manifest(folder)
+    return sum(facts["rows"] for facts in manifest["shards"]) if "shards" in manifest else manifest["num_images"]
 
 
 def measure_cache(args, seconds: float = 2.0) -> None:
