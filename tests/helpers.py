@@ -38,6 +38,26 @@ def batch(model: Fluid, B: int = 4, S: int = 6, seed: int = 0):
     return tokens, features, mask
 
 
+def broken_png(how: str) -> bytes:
+    """A PNG that makes Pillow raise something other than an OSError: "bomb" claims 60,000 x 60,000 pixels, "chunk" says
+    a wrong length of its data, which is a SyntaxError."""
+    import io
+    import struct
+    import zlib
+
+    from PIL import Image
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    if how == "bomb":
+        data[16:24] = struct.pack(">II", 60_000, 60_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    else:
+        place = data.index(b"IDAT")
+        data[place - 4:place] = struct.pack(">I", 3)
+    return bytes(data)
+
+
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

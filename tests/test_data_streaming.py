@@ -171,6 +171,9 @@ def test_what_is_not_there_is_named_at_once(memory, no_waiting):
     with pytest.raises(ValueError, match="memory://stored/shards/00002.arrow could not be read .FileNotFoundError"):
         stream.gather([30])
     assert no_waiting == []
+    memory.pipe("/stored/portal/manifest.json", b"<html>Please log in")
+    with pytest.raises(ValueError, match="memory://stored/portal/manifest.json is no JSON .*; check the address, the"):
+        TokenCache("memory://stored/portal", "vq", stream=True)
     with pytest.raises(ValueError, match="nothing://x cannot be reached .*install what the protocol needs or copy"):
         TokenCache("nothing://x", "vq", stream=True)
     with pytest.raises(ValueError, match="memory://stored is an address, which is read with stream=True"):

@@ -144,6 +144,12 @@ def test_weights_are_read_without_running_anything(small_network, tmp_path, caps
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="other.safetensors does not hold the weights of torch-fidelity's"):
         InceptionFeatures(tmp_path / "other.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="list.pth does not hold the weights of .*TypeError: Expected state_dict"):
+        InceptionFeatures(tmp_path / "list.pth")
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(ValueError, match="empty.pth cannot be read as weights alone .EOFError"):
+        InceptionFeatures(tmp_path / "empty.pth")
     with pytest.raises(ValueError, match="there is no file .*missing.pth"):
         InceptionFeatures(tmp_path / "missing.pth")
 

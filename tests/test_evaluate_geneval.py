@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import small_judge
+from helpers import broken_png, small_judge
 from PIL import Image
 
 from fluidlab.evaluate.geneval import draw_images, find_images, judge_images
@@ -323,6 +323,13 @@ def test_pickled_weights_are_not_read(folder, tmp_path):
     torch.save({}, tmp_path / "clip" / "pytorch_model.bin")
     with pytest.raises(ValueError, match="lacks weights as safetensors .pytorch_model.bin would have to be unpickled"):
         Judge.from_pretrained(folder / "detector", tmp_path / "clip")
+
+
+@pytest.mark.parametrize("how", ["bomb", "chunk"])
+def test_whatever_pillow_raises_the_picture_is_named(how, tmp_path):
+    (tmp_path / "0000.png").write_bytes(broken_png(how))
+    with pytest.raises(ValueError, match="0000.png cannot be read as a picture"):
+        open_picture(tmp_path / "0000.png")
 
 
 # from prompts to a score file

@@ -210,6 +210,7 @@ def test_offline_and_not_in_the_cache(tmp_path, monkeypatch):
     ("./nowhere", "'./nowhere' cannot be loaded, because there is no such folder: give an existing folder or a Hugging "
      "Face id, or one of scenes-vae"),
     ("/no/where", "there is no such folder"), ("~/no-where-at-all", "there is no such folder"),
+    ("~no-such-user/vae", "'~no-such-user/vae' cannot be loaded, because there is no such folder"),
     ("C:\\models\\vae", "there is no such folder"), ("two words/and more", "no name that the hub could have: give an"),
     ("", "is named by a shipped name, a folder or a Hugging Face id, got ''"), (None, "id, got None"), (3, "id, got 3"),
 ])

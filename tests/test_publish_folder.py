@@ -107,9 +107,11 @@ def test_a_pickled_part_is_not_read_either(folder):
 
 @pytest.mark.parametrize("text, sentence", [
     ("{", "pipeline.json cannot be read"),
-    ("[]", "pipeline.json cannot be read"),
+    ("[]", "pipeline.json holds a list, but must hold a JSON object"),
     ("{}", "must name a tokenizer and a text_encoder, got {'defaults': {}, 'sha256': {}}"),
     ('{"tokenizer": 1, "text_encoder": "scenes-t5"}', "must name a tokenizer and a text_encoder"),
+    ('{"tokenizer": "a", "text_encoder": "b", "defaults": []}', "must hold objects of defaults and sha256, got"),
+    ('{"tokenizer": "a", "text_encoder": "b", "sha256": ["c"]}', "must hold objects of defaults and sha256, got"),
     ('{"tokenizer": "scenes-vae", "text_encoder": "scenes-t5", "defaults": {"mood": 1}}', "SampleConfig has no mood"),
     ('{"tokenizer": "scenes-vae", "text_encoder": "scenes-t5", "defaults": {"temperature": -1}}', "0 to 10, got -1"),
     ('{"tokenizer": "none", "text_encoder": "scenes-t5"}', "The tokenizer 'none' cannot be loaded"),
@@ -139,6 +141,12 @@ def test_another_tokenizer_than_the_model_was_trained_with_is_refused_with_both_
         text.model.get_input_embeddings().weight[0, 0] += 1
     with pytest.raises(ValueError, match="was trained with another text_encoder: fingerprint [0-9a-f]{12}, this one"):
         FluidPipeline.from_pretrained(folder, text_encoder=text)
+
+
+def test_a_broken_record_of_the_training_is_named(folder):
+    (folder / "training.json").write_text("{")
+    with pytest.raises(ValueError, match="training.json cannot be read as JSON"):
+        FluidPipeline.from_pretrained(folder)
 
 
 def test_a_shipped_model_takes_no_other_tokenizer():

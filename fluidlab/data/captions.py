@@ -10,6 +10,8 @@ import copy
 import itertools
 import os
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -174,12 +176,23 @@ class Reader:
 
 
 def _remote(path: str) -> bytes:
+    """The bytes of a picture in an archive or on the hub.
+
+    Raises:
+        BrokenPicture: it is missing or damaged.
+        ValueError: the hub did not give it, and will not give the next one either.
+    """
     from datasets.utils.file_utils import xopen
     try:
         with xopen(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
         raise BrokenPicture("its file is missing") from None
+    except Exception as error:                               # what archives and clients raise varies
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if "hf://" in path and not isinstance(error, zipfile.BadZipFile | zlib.error):
+            raise ValueError(f"{path} cannot be fetched ({told}): check the network and start again.") from error
+        raise BrokenPicture(told) from error
 
 
 @dataclass

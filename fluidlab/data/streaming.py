@@ -75,7 +75,10 @@ def remote_manifest(url: str) -> dict:
     with tempfile.TemporaryDirectory(prefix="fluidlab-") as folder:
         local = Path(folder) / MANIFEST
         fetch(fs, f"{path.rstrip('/')}/{MANIFEST}", local, f"{url.rstrip('/')}/{MANIFEST}")
-        manifest = json.loads(local.read_text(encoding="utf-8"))
+        try:
+            manifest = json.loads(local.read_text(encoding="utf-8"))
+        except ValueError as error:          # a login page in its place, for one
+            raise ValueError(f"{url.rstrip('/')}/{MANIFEST} is no JSON ({error}); {REMEDY}.") from error
     if "shards" not in manifest:
         raise ValueError(f"{url} is a cache of the layout without shards, which cannot be streamed; copy it to a "
                          f"folder or write it again.")

@@ -47,7 +47,7 @@ def open_picture(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except OSError as error:
+    except Exception as error:                       # what decoders raise varies; not all of it is an OSError
         raise ValueError(f"{path} cannot be read as a picture ({error}); remove it and draw it again.") from error
 
 

@@ -5,6 +5,7 @@ A name is shipped, or a folder, or an address on the hub: "owner/name", "owner/n
 with its revisions and the local cache stands in snapshot.py.
 """
 
+import os
 from pathlib import Path
 
 from fluidlab.config import data_dir
@@ -27,6 +28,11 @@ def split_name(name: str, subfolder: str | None = None,
         if first and second and first != second:
             raise ValueError(f"{name!r} names the {kind} {first!r}, but {second!r} is given too; give one of them.")
     return "/".join(parts[:2]), inside or subfolder, pinned or revision
+
+
+def as_path(name: str | Path) -> Path:
+    """A name as a path, ~ as the home folder; one of nobody's stays as it is, and then does not exist."""
+    return Path(os.path.expanduser(name))
 
 
 def can_only_be_a_path(name: str | Path) -> bool:
@@ -55,7 +61,7 @@ def find_model(name: str | Path, wanted: Wanted, *, subfolder: str | None = None
     """
     if not isinstance(name, str | Path) or not str(name).strip():
         raise ValueError(f"A {wanted.what} is named by a shipped name, a folder or a Hugging Face id, got {name!r}.")
-    here = data_dir() / name if str(name) in wanted.shipped else Path(name).expanduser()
+    here = data_dir() / name if str(name) in wanted.shipped else as_path(name)
     if here.is_dir():
         return _in_folder(here, wanted, subfolder, revision)
     if can_only_be_a_path(name):

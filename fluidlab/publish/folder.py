@@ -12,14 +12,13 @@ with (the fingerprints of training.json)? The first finds a broken copy, the sec
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
 
 from fluidlab.config import SampleConfig, data_dir
 from fluidlab.data.token_cache import tokens_fingerprint
-from fluidlab.hub import Wanted, find_model
+from fluidlab.hub import Wanted, find_model, read_json
 from fluidlab.model.files import load_model, save_model, write_json
 from fluidlab.model.fluid import Fluid
 from fluidlab.publish.card import pipeline_card
@@ -38,12 +37,11 @@ def read_index(folder: Path) -> dict:
     Raises:
         ValueError: it cannot be read, or its defaults are no settings of `SampleConfig`.
     """
-    try:
-        index = {"defaults": {}, "sha256": {}, **json.loads((folder / INDEX).read_text(encoding="utf-8"))}
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / INDEX} cannot be read ({error}); copy or make the folder again.") from error
+    index = {"defaults": {}, "sha256": {}, **read_json(folder / INDEX)}
     if not all(isinstance(index.get(part), str) for part in PARTS):
         raise ValueError(f"{folder / INDEX} must name a tokenizer and a text_encoder, got {index}.")
+    if not all(isinstance(index[name], dict) for name in ("defaults", "sha256")):
+        raise ValueError(f"{folder / INDEX} must hold objects of defaults and sha256, got {index}.")
     SampleConfig.from_dict(index["defaults"])
     return index
 
@@ -56,7 +54,7 @@ def shipped_pipelines() -> tuple[str, ...]:
 def read_training(folder: Path) -> dict | None:
     """training.json, or None where a model's training is not recorded."""
     path = folder / TRAINING
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def load_parts(folder: Path, given: dict, verify: bool = True, dtype: torch.dtype = torch.float32) -> dict:
