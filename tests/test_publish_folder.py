@@ -301,6 +301,14 @@ class TestFromTheHub:
         asked.clear()
         assert FluidPipeline.download("ada/fluid", force_download=True) == whole and len(asked) == 1
 
+    def test_half_of_it_and_no_network_is_no_broken_copy(self, asked, folder, monkeypatch):
+        """Without a network `snapshot_download` gives what is here, so the hub itself must be asked."""
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        (folder / "text_encoder" / "model.safetensors").unlink()
+        asked.answer = {"cache": folder, "network": folder}
+        with pytest.raises(ValueError, match="nor complete in the local cache .*, and HF_HUB_OFFLINE forbids to go"):
+            FluidPipeline.from_pretrained("ada/fluid")
+
     def test_no_pattern_fetches_a_pickle_or_code(self):
         files = ["model.safetensors", "model.bin", "text_encoder/pytorch_model.bin", "pipeline.py", "a/b.pkl", "x.pt"]
         assert list(huggingface_hub.utils.filter_repo_objects(files, allow_patterns=WANTED)) == ["model.safetensors"]

@@ -19,9 +19,9 @@ SIDE = 256                                           # pixels, the paper's
 
 
 def at_commit(name: str, kind: str = "model") -> str:
-    """Ask the hub for an address, before anything of it is looked for here: words for the commit that it is at."""
+    """Ask the hub for an address, before anything of it is looked for here: words for its present commit."""
     commit = reach(name, kind)
-    return "" if commit is None else f", at commit {commit[:12]}"
+    return "" if commit is None else f"; the hub has commit {commit[:12]}"
 
 
 def one_file(name: str, file: str) -> Path:

@@ -60,8 +60,7 @@ class Repository:
             root = self._download(subfolder, revision, local_files_only=True)
         except Exception:                                      # not in the cache: what is raised varies by version
             return None
-        folder = root / (subfolder or "")
-        if self._lacks(root, subfolder) or not self._is_root(root, subfolder) and not self.wanted.is_whole(folder):
+        if self._lacks(root, subfolder) or not self._is_whole(root, subfolder):
             return None
         if revision != self.revision:
             self._say_converted(revision)
@@ -74,7 +73,7 @@ class Repository:
         try:
             root = self._download(subfolder, self.revision, force_download=self.force_download)
             lacks = self._lacks(root, subfolder)
-            if lacks:                                          # without a network what is here is given, unfinished
+            if lacks or not self._is_whole(root, subfolder):   # without a network what is here is given, unfinished
                 ask_hub(self.repo, self.revision, token=self.token)
             converted = self._converted_online() if lacks and lacks.startswith("weights") else None
             if converted is not None:
@@ -99,6 +98,9 @@ class Repository:
 
     def _lacks(self, root: Path, subfolder: str | None) -> str | None:
         return None if self._is_root(root, subfolder) else self.wanted.lacks(root / (subfolder or ""))
+
+    def _is_whole(self, root: Path, subfolder: str | None) -> bool:
+        return self._is_root(root, subfolder) or self.wanted.is_whole(root / (subfolder or ""))
 
     def _is_root(self, root: Path, subfolder: str | None) -> bool:
         """Whether this is the root of a pipeline, whose parts are folders."""
