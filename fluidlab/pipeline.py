@@ -22,7 +22,7 @@ from fluidlab.model.fluid import Fluid
 from fluidlab.publish.folder import check_saving, load_parts, read_index, read_training, write_folder
 from fluidlab.publish.model import FluidModel, check_dtype
 from fluidlab.publish.pictures import KINDS, from_pixels, to_mask, to_pixels
-from fluidlab.publish.remote import find_folder, upload
+from fluidlab.publish.remote import find_pipeline, upload
 from fluidlab.sample.edit import canvases, forget, grow, inpaint, outpaint, paste, surround, token_mask
 from fluidlab.sample.generate import Step, generate
 
@@ -71,7 +71,8 @@ class FluidPipeline(DiffusionPipeline):
         """A pipeline by shipped name ("random-diffusion-mini"), folder or Hub id ("owner/name").
 
         Args:
-            torch_dtype, dtype: float32 or bfloat16, as in `to`.  use_safetensors: only True.
+            torch_dtype, dtype: float32 or bfloat16, as in `to`; the text encoder is read in it: T5-XXL takes 9.5 GB in
+                bfloat16 and twice that in float32.  use_safetensors: only True.
             verify: compare the weights with the sums that they were saved with.
             model, tokenizer, text_encoder, defaults: used in place of the folder's own.
             download: revision, cache_dir, token, force_download, local_files_only, for a Hub id.
@@ -83,9 +84,10 @@ class FluidPipeline(DiffusionPipeline):
         if use_safetensors is False:
             raise ValueError("use_safetensors must be True, got False: pickled weights are never read.")
         wanted = check_dtype(dtype or torch_dtype)
-        folder = find_folder(name, **download)
+        folder = find_pipeline(name, **download)
         given = {"model": model, "tokenizer": tokenizer, "text_encoder": text_encoder}
-        parts = load_parts(folder, {name: part for name, part in given.items() if part is not None}, verify)
+        parts = load_parts(folder, {name: part for name, part in given.items() if part is not None}, verify,
+                           wanted)
         pipe = cls(**parts, defaults=read_index(folder)["defaults"] if defaults is None else defaults)
         pipe.training_facts = read_training(folder)
         return pipe if dtype is torch_dtype is None else pipe.to(wanted)
@@ -93,7 +95,7 @@ class FluidPipeline(DiffusionPipeline):
     @classmethod
     def download(cls, name: str | Path, **options) -> Path:
         """The folder that `from_pretrained` would read; options as there."""
-        return find_folder(name, **options)
+        return find_pipeline(name, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32, *,
                         safe_serialization: bool = True, variant: str | None = None, push_to_hub: bool = False,

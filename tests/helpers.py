@@ -1,6 +1,8 @@
 """Small models and batches that many tests share. Nothing here is random beyond a seed."""
 
 import itertools
+import sys
+import types
 
 import torch
 
@@ -34,6 +36,26 @@ def batch(model: Fluid, B: int = 4, S: int = 6, seed: int = 0):
     features = torch.randn(B, S, c.text_dim, generator=g)
     mask = torch.arange(S) < torch.tensor([S] + [1 + i % (S - 1) for i in range(1, B)])[:, None]
     return tokens, features, mask
+
+
+def broken_png(how: str) -> bytes:
+    """A PNG that makes Pillow raise something other than an OSError: "bomb" claims 60,000 x 60,000 pixels, "chunk" says
+    a wrong length of its data, which is a SyntaxError."""
+    import io
+    import struct
+    import zlib
+
+    from PIL import Image
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "PNG")
+    data = bytearray(file.getvalue())
+    if how == "bomb":
+        data[16:24] = struct.pack(">II", 60_000, 60_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    else:
+        place = data.index(b"IDAT")
+        data[place - 4:place] = struct.pack(">I", 3)
+    return bytes(data)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -73,3 +95,26 @@ def small_judge(folder, favourite: str = "cat"):
     (folder / "clip" / "vocab.json").write_text(json.dumps({piece: i for i, piece in enumerate(pieces)}))
     (folder / "clip" / "merges.txt").write_text("#version: 0.2\n")
     return folder
+
+
+class SmallNetwork(torch.nn.Module):
+    """In the place of torch-fidelity's network: the same way to be built, one layer instead of ninety."""
+
+    def __init__(self, name, layers, weights):
+        super().__init__()
+        assert (name, layers) == ("inception-v3-compat", ["2048"])
+        self.layer = torch.nn.Linear(3, 2048)
+        self.load_state_dict(torch.load(weights, weights_only=True))
+
+    def forward(self, images):
+        return (self.layer(images.float().mean((2, 3))),)
+
+
+def small_inception(monkeypatch):
+    """Put a small network in the place of torch-fidelity's, and an address that does not exist in that of its weights.
+    """
+    package, module = types.ModuleType("torch_fidelity"), types.ModuleType("feature_extractor_inceptionv3")
+    module.FeatureExtractorInceptionV3, module.URL_INCEPTION_V3 = SmallNetwork, "https://weights.invalid/w-12345678.pth"
+    package.feature_extractor_inceptionv3 = module
+    monkeypatch.setitem(sys.modules, "torch_fidelity", package)
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)

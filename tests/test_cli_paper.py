@@ -187,7 +187,7 @@ def test_geneval_draws_judges_sums_up_and_goes_on(model, judge, prompts, tmp_pat
 @pytest.mark.parametrize(("options", "said"), [
     (["MODEL"], "evaluate geneval needs --out"),
     (["MODEL", "--images", "OUT", "--out", "OUT"], "either a model to draw with or --images to judge"),
-    (["MODEL", "--out", "OUT", "--object-detector", "nobody/nothing"], "cannot be loaded from 'nobody/nothing'"),
+    (["MODEL", "--out", "OUT", "--object-detector", "nobody/nothing"], "The detector 'nobody/nothing' cannot"),
     (["MODEL", "--out", "OUT", "--prompts", "OUT/gone.jsonl"], "there is no file of prompts"),
     (["OUT/gone.jsonl"], "there is no score file"),
     (["MODEL", "--out", "OUT", "--draw-only", "--images-per-prompt", "0"], "images_per_prompt must be a whole number"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import datasets
 import pytest
@@ -90,6 +91,71 @@ def test_a_cache_of_a_data_set_with_parts_from_the_hub(pictures, places, capsys,
     picture = torch.tensor([160.0, 0.0, 95.0]).view(1, 3, 1, 1).expand(1, 3, 64, 64) / 127.5 - 1
     vae = load_tokenizer("stabilityai/sd-vae-ft-ema")
     assert torch.allclose(tokens, vae.encode(picture), atol=1e-2)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Every picture that is decoded, by its file."""
+    from fluidlab.data import captions
+    read, names = captions.read_picture, []
+
+    def reading(source, *options):
+        names.append(Path(source).name)
+        return read(source, *options)
+    monkeypatch.setattr(captions, "read_picture", reading)
+    return names
+
+
+def cache_of(pictures, folder, *options):
+    return main(["cache", str(folder), "--dataset", str(pictures), "--text-encoder", "scenes-t5", "--tokenizers",
+                 "scenes-vq", "--image-size", "64", "--caption-number", "0", "--batch-size", "4", *options])
+
+
+ALL = [f"{i}.png" for i in range(6)]
+
+
+def test_every_picture_is_decoded_once(pictures, places, decoded, capsys):
+    """Also by those that share a data set, and only as many as are asked for."""
+    assert cache_of(pictures, places / "all") == 0 and sorted(decoded) == ALL
+    decoded.clear()
+    assert cache_of(pictures, places / "five", "--num-images", "5", "--batch-size", "2") == 0
+    assert sorted(decoded) == ALL[:5] and "holds 5 images" in capsys.readouterr().out
+    for part in range(2):
+        decoded.clear()
+        assert cache_of(pictures, places / "parts", "--shard-size", "2", "--part", str(part), "--parts", "2") == 0
+        assert sorted(decoded) == [ALL[i] for i in ((0, 1, 4, 5), (2, 3))[part]]
+    decoded.clear()
+    assert main([*STATS[:2], "--data", str(pictures), "--image-size", "64", "--num-images", "100"]) == 0
+    assert sorted(decoded) == ALL
+
+
+def test_broken_pictures_leave_their_shards_shorter(pictures, places, decoded, capsys, recwarn):
+    """One of two in the first shard, both of the second; whoever reads on continues with the same cache."""
+    for name in ("1.png", "2.png", "3.png"):
+        (pictures / name).write_bytes(b"broken")
+    for _ in range(2):
+        assert cache_of(pictures, places / "cache", "--shard-size", "2") == 0
+        assert "holds 3 images" in capsys.readouterr().out and sorted(decoded) == ALL
+    cache, stream = TokenCache(places / "cache"), TokenCache(f"file://{places / 'cache'}", stream=True, window=1)
+    cache.verify()
+    vq, solid = load_tokenizer("scenes-vq"), torch.ones(1, 3, 64, 64)
+    assert len(cache) == len(stream) == cache.facts()["images"] == 3
+    for place, i in enumerate((0, 4, 5)):
+        colour = torch.tensor([40.0 * i, 0.0, 255.0 - 40 * i]).view(1, 3, 1, 1) / 127.5 - 1
+        assert cache.gather([place])[0].equal(vq.encode(solid * colour))
+    for data in (cache, stream):
+        seen = torch.cat([data.batch(step, 1)[0] for step in range(3)])
+        assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, cache.gather(range(3))[0].tolist()))
+    stream.close()
+
+
+def test_too_few_good_pictures_are_known_when_the_last_is_wanted(pictures, places, capsys, recwarn):
+    (pictures / "3.png").write_bytes(b"broken")
+    assert cache_of(pictures, places / "cache", "--num-images", "6") == 2
+    assert "picture 5 does not exist; there are 5 (" in capsys.readouterr().err
+    short = ["--data", str(pictures), "--image-size", "64", "--num-images", "6", "--batch-size", "5"]
+    assert main([*STATS[:2], *short]) == 0
+    assert "on 5 images of " in capsys.readouterr().out
 
 
 def test_a_model_of_measured_tokens_goes_with_its_statistics(pictures, places, capsys):

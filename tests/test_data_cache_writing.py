@@ -230,7 +230,7 @@ def test_what_float16_cannot_hold_is_refused_by_name(tmp_path):
     class Large(FakeTokenizer):
         def encode(self, images):
             return torch.where(super().encode(images) > 0.05, 1e6, 0.0)
-    with pytest.raises(ValueError, match=r"the vae tokens of image 13 are not finite in float16 \(the largest is 1e"):
+    with pytest.raises(ValueError, match=r"the vae tokens of the image 'word word ' are not .*\(the largest is 1e"):
         small_cache(tmp_path / "tokens", tokenizers={"vae": Large("continuous")})
     assert missing_shards(tmp_path / "tokens") == [1, 2, 3, 4]
 

@@ -189,6 +189,41 @@ class TestBroken:
         return tmp_path / "data"
 
     @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "stream"])
+    def test_damage_inside_an_archive_costs_one_picture(self, streaming, tmp_path):
+        folder = a_zip(tmp_path / "data")
+        archive = bytearray((folder / "pictures.zip").read_bytes())
+        archive[archive.index(b"2.png") + 40] ^= 255              # so its bytes no longer have the sum of the list
+        (folder / "pictures.zip").write_bytes(archive)
+        source = open_captions(folder, image_size=16, streaming=streaming, num_images=3, caption=0,
+                               cache_dir=tmp_path / "cache")
+        with pytest.warns(UserWarning, match=r"row 2 .* is skipped: BadZipFile: Bad CRC-32"):
+            assert source.batch(range(3))[1] == ["picture 0", "picture 1", "picture 3"]
+
+    def test_a_picture_that_the_hub_does_not_give_ends_the_work(self, tmp_path, monkeypatch):
+        """Unlike a damaged one: the next will not come either, and a cache without them all would pass for whole."""
+        from datasets.utils import file_utils
+
+        def cut(path, mode):
+            raise ConnectionResetError("reset by peer")
+        monkeypatch.setattr(file_utils, "xopen", cut)
+        source = open_captions(a_zip(tmp_path / "data"), image_size=16, streaming=True, num_images=2)
+        source.rows = [{"image": {"bytes": None, "path": "hf://datasets/a/b/1.png"}, "captions": ["one"]}]
+        with pytest.raises(ValueError, match="hf://datasets/a/b/1.png cannot be fetched .ConnectionResetError: res"):
+            source.batch([0])
+
+    def test_a_text_in_another_encoding_costs_a_letter(self, tmp_path):
+        folder = with_texts(tmp_path / "data")
+        (folder / "some" / "0" / "1.txt").write_bytes("caf\u00e9".encode("latin-1"))
+        assert open_captions(folder, image_size=16).batch([1])[1] == ["caf\ufffd"]
+
+    def test_brackets_in_a_path_are_no_pattern_or_named(self, tmp_path):
+        whole = parquet(tmp_path / "data")
+        file = (whole / "part.parquet").rename(whole / "part [1].parquet")
+        assert len(open_captions(file, image_size=16, cache_dir=tmp_path / "cache")) == N
+        with pytest.raises(ValueError, match=r"takes the \*, \? or \[ in its path for a pattern, so rename the folder"):
+            open_captions(whole.rename(tmp_path / "data [1]"), image_size=16)
+
+    @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "stream"])
     def test_is_skipped_counted_and_named(self, streaming, tmp_path):
         source = open_captions(self.damaged(tmp_path), image_size=16, streaming=streaming, num_images=3, caption=0)
         with pytest.warns(UserWarning) as caught:
@@ -223,7 +258,8 @@ class TestBroken:
         source, read = open_captions(tmp_path / "data", image_size=16, threads=1), []
         monkeypatch.setattr(captions_module, "read_picture", lambda *a: read.append(1) or read_picture(*a))
         source.batch(range(2))
-        assert len(read) == N == len(source) and len(read) == N and len(source) == N == len(read)
+        assert len(read) == 2
+        assert len(source) == N == len(read) and len(source) == N == len(read)
 
     def test_only_so_many_are_named_but_all_are_counted(self, tmp_path, monkeypatch):
         monkeypatch.setattr(captions_module, "NAMED", 2)
@@ -570,7 +606,7 @@ PINNED = ["170 said 2", "100 said 3", "135 said 0"]
 
 
 @pytest.mark.parametrize("raised, sentence", [
-    (None, "HF_HUB_OFFLINE forbids to look online: unset .* `hf download --repo-type dataset nobody/nothing --r"),
+    (None, "HF_HUB_OFFLINE forbids to go online: unset .* `hf download --repo-type dataset nobody/nothing --r"),
     (errors.RepositoryNotFoundError("404", response=answer(404)), "the hub knows no dataset of this name .* check the"),
     (errors.GatedRepoError("403", response=answer(403)), "gated: accept its terms at .*/datasets/nobody/nothing, "),
     (datasets.exceptions.DatasetNotFoundError("none"), "the hub knows no dataset of this name"),

@@ -51,7 +51,7 @@ def test_pictures_are_found_in_the_order_of_their_names(tmp_path):
 
 
 def written(path, text):
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogateescape"))
     return path
 
 
@@ -61,6 +61,10 @@ def written(path, text):
     (lambda p: read_captions(written(p / "a.json", '{"images": []}')), "a.json is neither .*KeyError: 'annotations'"),
     (lambda p: read_captions(written(p / "a.jsonl", '{"file_name": "a.png"}')), "KeyError: 'caption'"),
     (lambda p: read_captions(written(p / "a.jsonl", "[1]")), "a.jsonl is neither"),
+    (lambda p: read_captions(written(p / "a.jsonl", '{"file_name": "a", "captions": [1]}')), "captions are texts"),
+    (lambda p: read_captions(written(p / "a.json", json.dumps({
+        "images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "caption": None}]}))), "Attribute"),
+    (lambda p: read_captions(written(p / "a.json", "{\udcff")), "a.json is neither .*UnicodeDecodeError"),
     (lambda p: read_captions(written(p / "a.jsonl", "\n")), "a.jsonl holds no caption"),
     (lambda p: choose_pairs(PAIRS, 61), "num_images is 61, but there are only 60 pairs"),
     (lambda p: choose_pairs(PAIRS, 0), "num_images must be a whole number at least 1, got 0"),

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers import broken_png
 from PIL import Image
 
 from fluidlab.data.photos import (
@@ -84,6 +85,8 @@ def test_path_and_picture_agree(tmp_path):
 
 def test_bad_arguments(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
+    for how in ("bomb", "chunk"):
+        (tmp_path / f"{how}.png").write_bytes(broken_png(how))
     for call, sentence in (
         (lambda: load_photo("tiger"), "photo is 'tiger'; allowed are astronaut"),
         (lambda: load_photo("chelsea", 8), "image_size is 8; allowed are whole numbers from 16 to 1024"),
@@ -92,6 +95,8 @@ def test_bad_arguments(tmp_path):
         (lambda: PhotoCrops(seed=-1), "seed is -1 and size is 1000000; allowed are at least 0"),
         (lambda: image_to_tensor(tmp_path / "none.png"), "there is no file"),
         (lambda: image_to_tensor(tmp_path / "notes.txt"), "cannot be read as a picture"),
+        (lambda: image_to_tensor(tmp_path / "bomb.png"), "bomb.png' cannot be read as a picture"),
+        (lambda: image_to_tensor(tmp_path / "chunk.png"), "chunk.png' cannot be read as a picture"),
     ):
         with pytest.raises(ValueError, match=re.escape(sentence)):
             call()

@@ -171,6 +171,9 @@ def test_what_is_not_there_is_named_at_once(memory, no_waiting):
     with pytest.raises(ValueError, match="memory://stored/shards/00002.arrow could not be read .FileNotFoundError"):
         stream.gather([30])
     assert no_waiting == []
+    memory.pipe("/stored/portal/manifest.json", b"<html>Please log in")
+    with pytest.raises(ValueError, match="memory://stored/portal/manifest.json is no JSON .*; check the address, the"):
+        TokenCache("memory://stored/portal", "vq", stream=True)
     with pytest.raises(ValueError, match="nothing://x cannot be reached .*install what the protocol needs or copy"):
         TokenCache("nothing://x", "vq", stream=True)
     with pytest.raises(ValueError, match="memory://stored is an address, which is read with stream=True"):
@@ -197,3 +200,12 @@ def test_a_window_on_a_folder_that_is_cut_short_is_refused_too(folder, tmp_path)
     assert TokenCache(copy, "vq", stream=True).gather([1])[0][0, 0] == 1          # a stream looks when it fetches
     with pytest.raises(ValueError, match="00001.arrow has 0 bytes"):
         TokenCache(copy, "vq", window=2)
+
+
+def test_the_hub_says_what_is_wrong_in_the_sentence_of_all_its_failures(no_waiting):
+    """Nothing is simulated here: huggingface_hub itself refuses to go online, so a second try would be in vain."""
+    with pytest.raises(ValueError, match=r"The token cache 'hf://datasets/ada/tokens@v1/run/manifest.json' cannot be "
+                                         r"loaded, because HF_HUB_OFFLINE forbids .* `hf download --repo-type dataset "
+                                         r"ada/tokens --revision v1`"):
+        TokenCache("hf://datasets/ada/tokens@v1/run", "vq", stream=True)
+    assert no_waiting == []

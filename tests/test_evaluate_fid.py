@@ -2,11 +2,11 @@
 
 import json
 import sys
-import types
 
 import numpy as np
 import pytest
 import torch
+from helpers import small_inception
 from safetensors.torch import save_file
 
 from fluidlab.evaluate.fid import InceptionFeatures
@@ -113,26 +113,9 @@ def test_pixels_become_the_bytes_of_a_file():
     assert to_bytes(torch.tensor([-1.5, -1.0, 0.0, 1.0, 3.0])).tolist() == [0, 0, 128, 255, 255]
 
 
-class SmallNetwork(torch.nn.Module):
-    """In the place of torch-fidelity's network: the same way to be built, one layer instead of ninety."""
-
-    def __init__(self, name, layers, weights):
-        super().__init__()
-        assert (name, layers) == ("inception-v3-compat", ["2048"])
-        self.layer = torch.nn.Linear(3, 2048)
-        self.load_state_dict(torch.load(weights, weights_only=True))
-
-    def forward(self, images):
-        return (self.layer(images.float().mean((2, 3))),)
-
-
 @pytest.fixture
 def small_network(monkeypatch):
-    package, module = types.ModuleType("torch_fidelity"), types.ModuleType("feature_extractor_inceptionv3")
-    module.FeatureExtractorInceptionV3, module.URL_INCEPTION_V3 = SmallNetwork, "https://weights.invalid/w-12345678.pth"
-    package.feature_extractor_inceptionv3 = module
-    monkeypatch.setitem(sys.modules, "torch_fidelity", package)
-    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
+    small_inception(monkeypatch)
     return torch.nn.Linear(3, 2048)
 
 
@@ -161,6 +144,12 @@ def test_weights_are_read_without_running_anything(small_network, tmp_path, caps
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="other.safetensors does not hold the weights of torch-fidelity's"):
         InceptionFeatures(tmp_path / "other.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="list.pth does not hold the weights of .*TypeError: Expected state_dict"):
+        InceptionFeatures(tmp_path / "list.pth")
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(ValueError, match="empty.pth cannot be read as weights alone .EOFError"):
+        InceptionFeatures(tmp_path / "empty.pth")
     with pytest.raises(ValueError, match="there is no file .*missing.pth"):
         InceptionFeatures(tmp_path / "missing.pth")
 
@@ -170,7 +159,7 @@ def test_weights_that_cannot_be_fetched_are_named(small_network, tmp_path, monke
         assert options["weights_only"] and options["check_hash"]
         raise OSError("no route")
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", unreachable)
-    with pytest.raises(ValueError, match=r"cannot be fetched \(no route\); get https://weights.invalid/w-12345678.pth"):
+    with pytest.raises(ValueError, match=r"of OSError: no route: mend what it names, or get https://weights.invalid/w-12345678.pth"):
         InceptionFeatures()
 
 

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import small_judge
+from helpers import broken_png, small_judge
 from PIL import Image
 
 from fluidlab.evaluate.geneval import draw_images, find_images, judge_images
@@ -304,9 +304,9 @@ def test_half_precision_sees_nearly_the_same(folder, judge):
 
 
 def test_a_judge_that_cannot_be_had_or_is_another_is_refused(folder, tmp_path, judge):
-    with pytest.raises(ValueError, match="Mask2FormerForUniversalSegmentation cannot be loaded from 'nobody/nothing'"):
+    with pytest.raises(ValueError, match="The detector 'nobody/nothing' cannot be loaded, because it is neither"):
         Judge.from_pretrained("nobody/nothing", folder / "clip")
-    with pytest.raises(ValueError, match="CLIPModel cannot be loaded from"):
+    with pytest.raises(ValueError, match="The CLIP .* cannot be loaded, because it lacks config.json"):
         Judge.from_pretrained(folder / "detector", tmp_path)
     with pytest.raises(ValueError, match="precision must be one of float32, bf16, got 'fp16'"):
         Judge(judge.detector, judge.clip, judge.tokenizer, precision="fp16")
@@ -321,8 +321,15 @@ def test_pickled_weights_are_not_read(folder, tmp_path):
     shutil.copytree(folder / "clip", tmp_path / "clip")
     (tmp_path / "clip" / "model.safetensors").unlink()
     torch.save({}, tmp_path / "clip" / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="CLIPModel cannot be loaded from"):
+    with pytest.raises(ValueError, match="lacks weights as safetensors .pytorch_model.bin would have to be unpickled"):
         Judge.from_pretrained(folder / "detector", tmp_path / "clip")
+
+
+@pytest.mark.parametrize("how", ["bomb", "chunk"])
+def test_whatever_pillow_raises_the_picture_is_named(how, tmp_path):
+    (tmp_path / "0000.png").write_bytes(broken_png(how))
+    with pytest.raises(ValueError, match="0000.png cannot be read as a picture"):
+        open_picture(tmp_path / "0000.png")
 
 
 # from prompts to a score file

@@ -2,9 +2,11 @@
 
 import errno
 import json
+import socket
 import ssl
 import warnings
 from types import SimpleNamespace
+from urllib.error import HTTPError, URLError
 
 import huggingface_hub
 import pytest
@@ -13,8 +15,7 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import httpx
 
 from fluidlab.config import data_dir
-from fluidlab.hub import find_model, hub_failure, split_name
-from fluidlab.hub.find import Wanted
+from fluidlab.hub import Wanted, find_model, has_tokenizer, hub_failure, reach, split_name
 
 WANTED = Wanted(what="tokenizer", shipped=("scenes-vae",), classes=("AutoencoderKL",))
 REPO = "someone/a-vae"
@@ -61,6 +62,7 @@ def hub(monkeypatch):
         revision = options["revision"] or "main"
         return put_into_cache(state.cache, repo, state.fill(revision), revision, f"{len(state.asked):040x}")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda api, repo, **_: SimpleNamespace(sha=COMMIT))
     return state
 
 
@@ -127,7 +129,7 @@ def test_safetensors_that_the_hubs_own_converter_proposed(tmp_path, hub, monkeyp
     """As for google/t5-v1_1-xxl, whose main revision has only files to unpickle."""
     proposals = [SimpleNamespace(num=1, is_pull_request=True, author="a stranger", status="open"),
                  SimpleNamespace(num=3, is_pull_request=True, author="SFconvertbot", status="open")]
-    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda repo_id: iter(proposals))
+    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda repo_id, token: iter(proposals))
     hub.cache, hub.fill = tmp_path, lambda revision: whole if revision == "refs/pr/3" else unsafe
     with pytest.warns(UserWarning, match=rf"no safetensors in its main revision; .* Write {REPO}@refs/pr/3 to pin"):
         found = find_model(REPO, WANTED, cache_dir=tmp_path)
@@ -141,7 +143,7 @@ def test_safetensors_that_the_hubs_own_converter_proposed(tmp_path, hub, monkeyp
 
 @pytest.mark.parametrize("given", [{}, {"revision": "v2"}])
 def test_no_safetensors_anywhere(given, tmp_path, hub, monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda repo_id: iter(()))
+    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda repo_id, token: iter(()))
     hub.cache, hub.fill = tmp_path, lambda revision: unsafe
     with pytest.raises(ValueError, match=f"because its revision '{given.get('revision', 'main')}' lacks weights as "
                                          "safetensors .pytorch_model.bin would have to be unpickled.: pin a revision"):
@@ -205,8 +207,10 @@ def test_offline_and_not_in_the_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name, sentence", [
-    ("./nowhere", "'./nowhere' cannot be loaded, because there is no such folder: give one of scenes-vae, an existing"),
+    ("./nowhere", "'./nowhere' cannot be loaded, because there is no such folder: give an existing folder or a Hugging "
+     "Face id, or one of scenes-vae"),
     ("/no/where", "there is no such folder"), ("~/no-where-at-all", "there is no such folder"),
+    ("~no-such-user/vae", "'~no-such-user/vae' cannot be loaded, because there is no such folder"),
     ("C:\\models\\vae", "there is no such folder"), ("two words/and more", "no name that the hub could have: give an"),
     ("", "is named by a shipped name, a folder or a Hugging Face id, got ''"), (None, "id, got None"), (3, "id, got 3"),
 ])
@@ -233,3 +237,65 @@ def test_folders_that_lack_something(tmp_path):
 def test_a_data_set_is_fetched_with_another_command():
     failure = hub_failure(errors.OfflineModeIsEnabled("offline"), "data set", "a/b", kind="dataset", revision="v1")
     assert "`hf download --repo-type dataset a/b --revision v1`" in str(failure)
+
+
+def test_weights_alone_in_the_cache_are_no_text_encoder(tmp_path, hub):
+    """As another program leaves them that never asked for the tokenizer: it is fetched on, when there is a network."""
+    wanted = Wanted(what="text encoder", is_whole=has_tokenizer)
+    snapshot = put_into_cache(tmp_path, REPO, whole)
+    hub.cache, hub.fill = tmp_path, lambda revision: lambda folder: (whole(folder), (folder / "spiece.model").touch())
+    assert find_model(snapshot, wanted) == snapshot and hub.asked == []           # a folder is taken as it is
+    found = find_model(REPO, wanted, cache_dir=tmp_path)
+    assert (found / "spiece.model").is_file() and len(hub.asked) == 1
+    assert find_model(REPO, wanted, cache_dir=tmp_path) == found and len(hub.asked) == 1
+
+
+def test_half_of_a_model_and_no_network_is_no_repository_that_lacks_a_file(tmp_path, monkeypatch):
+    """Without a network `snapshot_download` gives what is here, so the hub itself must be asked."""
+    def unreachable(api, repo, **options):
+        raise httpx.ConnectError("[Errno -2] Name not known")
+    snapshot = put_into_cache(tmp_path, REPO, sharded)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **options: str(snapshot))
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", unreachable)
+    with pytest.raises(ValueError, match="because the hub at .* cannot be reached .ConnectError: .*Name not known"):
+        find_model(REPO, WANTED, cache_dir=tmp_path)
+
+
+def test_never_online_and_not_from_the_cache(tmp_path, hub):
+    snapshot = put_into_cache(tmp_path, REPO, whole)
+    assert find_model(REPO, WANTED, cache_dir=tmp_path, local_files_only=True) == snapshot and hub.asked == []
+    with pytest.raises(ValueError, match="and local_files_only forbids to go online: unset local_files_only, or fetch"):
+        find_model(f"{REPO}@v2", WANTED, cache_dir=tmp_path, local_files_only=True)
+    hub.cache, hub.fill = tmp_path, lambda revision: whole
+    assert find_model(REPO, WANTED, cache_dir=tmp_path, force_download=True) != snapshot and len(hub.asked) == 1
+
+
+def test_the_hub_is_asked_for_what_it_has(tmp_path, hub, monkeypatch):
+    assert reach(f"{REPO}/vae@v1") == COMMIT and reach(str(tmp_path)) is None
+
+    def refuses(api, repo, **options):
+        assert (repo, options["revision"], options["repo_type"]) == ("a/b", "v1", "dataset")
+        raise errors.RepositoryNotFoundError("404", response=answer(404))
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", refuses)
+    with pytest.raises(ValueError, match="The data set 'a/b@v1' cannot be loaded, .* knows no dataset of this name .*"
+                                         "huggingface.co/datasets/a/b; if it is private"):
+        reach("a/b@v1", "dataset")
+
+
+def test_a_file_of_another_server_and_what_is_sent():
+    url = "https://weights.example/w.pth"
+    try:
+        raise URLError("unreachable") from OSError("socket")
+    except URLError as error:
+        error.__context__ = error.__cause__ = socket.gaierror(-2, "Name not known")
+        said = str(hub_failure(error, "network", "w", url=url))
+    assert said.startswith("The network 'w' cannot be loaded, because the server at https://weights.example cannot be ")
+    assert said.endswith(f"if there is a proxy, or get {url} where there is a network and name the file.")
+    missing = HTTPError(url, 404, "Not Found", None, None)
+    assert "the server answered with status 404 (HTTPError: HTTP Error 404: Not Found): check what the address" in str(
+        hub_failure(missing, "network", "w", url=url))
+    offline = str(hub_failure(errors.OfflineModeIsEnabled("off"), "folder", "runs/x", repo="a/b", done="sent"))
+    assert offline == ("The folder 'runs/x' cannot be sent, because HF_HUB_OFFLINE forbids to go online: unset "
+                       "HF_HUB_OFFLINE.")
+    forbidden = hub_failure(errors.HfHubHTTPError("no", response=answer(403)), "folder", "x", repo="a/b", done="sent")
+    assert "status 403 (HfHubHTTPError: no): log in with `hf auth login` as one who may." in str(forbidden)

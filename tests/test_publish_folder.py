@@ -4,6 +4,7 @@ the way to and from the Hub, with the Hub's side played by functions."""
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -17,7 +18,7 @@ from fluidlab.pipeline import FluidPipeline
 from fluidlab.publish.card import pipeline_card
 from fluidlab.publish.folder import read_index
 from fluidlab.publish.model import FluidModel
-from fluidlab.publish.remote import WANTED, find_folder
+from fluidlab.publish.remote import WANTED, find_pipeline
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer
 
@@ -80,7 +81,7 @@ def test_a_save_that_was_stopped_leaves_no_pipeline(folder, monkeypatch):
     monkeypatch.setattr(type(pipe.text_encoder), "save_pretrained", stop)
     with pytest.raises(KeyboardInterrupt):
         pipe.save_pretrained(folder)
-    with pytest.raises(ValueError, match="neither a folder with a pipeline.json nor a shipped model"):
+    with pytest.raises(ValueError, match="lacks pipeline.json: give a folder that .* wrote, or one of random-"):
         FluidPipeline.from_pretrained(folder)
 
 
@@ -89,7 +90,7 @@ def test_pickled_weights_are_named_and_never_read(folder):
     index = json.loads((folder / "pipeline.json").read_text())
     del index["sha256"]["model.safetensors"]
     (folder / "pipeline.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=r"holds pickled weights \(model.bin\) and no model.safetensors"):
+    with pytest.raises(ValueError, match=r"weights as safetensors \(model.bin would have to be unpickled\)"):
         FluidPipeline.from_pretrained(folder)
     with pytest.raises(ValueError, match="use_safetensors must be True, got False"):
         FluidPipeline.from_pretrained(folder, use_safetensors=False)
@@ -106,9 +107,11 @@ def test_a_pickled_part_is_not_read_either(folder):
 
 @pytest.mark.parametrize("text, sentence", [
     ("{", "pipeline.json cannot be read"),
-    ("[]", "pipeline.json cannot be read"),
+    ("[]", "pipeline.json holds a list, but must hold a JSON object"),
     ("{}", "must name a tokenizer and a text_encoder, got {'defaults': {}, 'sha256': {}}"),
     ('{"tokenizer": 1, "text_encoder": "scenes-t5"}', "must name a tokenizer and a text_encoder"),
+    ('{"tokenizer": "a", "text_encoder": "b", "defaults": []}', "must hold objects of defaults and sha256, got"),
+    ('{"tokenizer": "a", "text_encoder": "b", "sha256": ["c"]}', "must hold objects of defaults and sha256, got"),
     ('{"tokenizer": "scenes-vae", "text_encoder": "scenes-t5", "defaults": {"mood": 1}}', "SampleConfig has no mood"),
     ('{"tokenizer": "scenes-vae", "text_encoder": "scenes-t5", "defaults": {"temperature": -1}}', "0 to 10, got -1"),
     ('{"tokenizer": "none", "text_encoder": "scenes-t5"}', "The tokenizer 'none' cannot be loaded"),
@@ -140,6 +143,12 @@ def test_another_tokenizer_than_the_model_was_trained_with_is_refused_with_both_
         FluidPipeline.from_pretrained(folder, text_encoder=text)
 
 
+def test_a_broken_record_of_the_training_is_named(folder):
+    (folder / "training.json").write_text("{")
+    with pytest.raises(ValueError, match="training.json cannot be read as JSON"):
+        FluidPipeline.from_pretrained(folder)
+
+
 def test_a_shipped_model_takes_no_other_tokenizer():
     with pytest.raises(ValueError, match="was trained with another tokenizer: fingerprint af83a9739ac9, this one has"):
         FluidPipeline.from_pretrained("random-diffusion-mini", tokenizer=tokenizer())
@@ -162,6 +171,54 @@ def test_rounded_to_bf16_and_saved_it_is_loaded_again(folder, tmp_path):
     again = FluidPipeline.from_pretrained(pipe.save_pretrained(tmp_path / "rounded"), torch_dtype=torch.bfloat16)
     a, b = (p("a photo of a cat", seed=0, num_denoising_steps=2) for p in (pipe, again))
     assert torch.equal(a.tokens, b.tokens) and torch.equal(a.pixels, b.pixels)
+
+
+class TestABigTextEncoder:
+    """As T5-XXL beside a small model: read in the precision that was asked for, and hashed once."""
+
+    @pytest.fixture
+    def read(self, folder, tmp_path, monkeypatch):
+        """A pipeline with its encoder elsewhere, and what is asked of that: dtypes of loading, hashes of weights."""
+        from transformers import T5EncoderModel
+
+        from fluidlab.text import encoder as module
+        asked = SimpleNamespace(dtypes=[], hashes=0, folder=folder)
+        load, fingerprint_of = T5EncoderModel.from_pretrained, module.fingerprint_of
+
+        def loading(place, *, dtype, **options):
+            asked.dtypes.append(dtype)
+            return load(place, dtype=dtype, **options)
+
+        def hashing(*args):
+            asked.hashes += 1
+            return fingerprint_of(*args)
+        shutil.move(folder / "text_encoder", tmp_path / "t5")
+        index = {"tokenizer": "tokenizer", "text_encoder": str(tmp_path / "t5")}
+        (folder / "pipeline.json").write_text(json.dumps(index))
+        encoder = load_text_encoder(tmp_path / "t5")
+        asked.prints = {dtype: encoder.fingerprint(dtype) for dtype in (torch.float32, torch.bfloat16)}
+        monkeypatch.setattr(T5EncoderModel, "from_pretrained", loading)
+        monkeypatch.setattr(module, "fingerprint_of", hashing)
+        return asked
+
+    @pytest.mark.parametrize("then, now, hashes", [
+        (torch.float32, torch.float32, 1), (torch.bfloat16, torch.bfloat16, 1), (torch.bfloat16, torch.float32, 2),
+        (torch.float32, torch.bfloat16, 2)], ids=str)
+    def test_it_is_read_in_one_precision_and_known_in_both(self, then, now, hashes, read):
+        trained = {"tokenizer": tokens_fingerprint(tokenizer()), "text_encoder": read.prints[then]}
+        (read.folder / "training.json").write_text(json.dumps({"fingerprints": trained}))
+        pipe = FluidPipeline.from_pretrained(read.folder, torch_dtype=now)
+        assert (read.dtypes, read.hashes) == ([now], hashes) and pipe.text_encoder.dtype == now
+
+    def test_float32_unless_asked_and_no_hash_where_there_is_nothing_to_compare(self, read):
+        assert FluidPipeline.from_pretrained(read.folder).text_encoder.dtype == torch.float32
+        assert (read.dtypes, read.hashes) == ([torch.float32], 0)
+
+    def test_reading_it_in_bfloat16_or_rounding_it_then_draws_the_same(self, read):
+        early = FluidPipeline.from_pretrained(read.folder, torch_dtype=torch.bfloat16)
+        late = FluidPipeline.from_pretrained(read.folder).to(torch.bfloat16)
+        a, b = (pipe("a photo of a cat", seed=0, num_denoising_steps=2) for pipe in (early, late))
+        assert torch.equal(a.tokens, b.tokens)
 
 
 def test_the_card_says_what_is_recorded_of_the_training():
@@ -239,25 +296,35 @@ class TestFromTheHub:
     def test_half_of_it_in_the_cache_is_not_enough(self, asked, folder, whole):
         (folder / "text_encoder" / "model.safetensors").unlink()
         asked.answer = {"cache": folder, "network": whole}
-        assert find_folder("ada/fluid") == whole
-        assert asked[1]["allow_patterns"] == WANTED and not asked[1]["local_files_only"]
+        assert find_pipeline("ada/fluid") == whole
+        assert asked[1]["allow_patterns"] == list(WANTED) and not asked[1].get("local_files_only")
         asked.clear()
         assert FluidPipeline.download("ada/fluid", force_download=True) == whole and len(asked) == 1
+
+    def test_half_of_it_and_no_network_is_no_broken_copy(self, asked, folder, monkeypatch):
+        """Without a network `snapshot_download` gives what is here, so the hub itself must be asked."""
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        (folder / "text_encoder" / "model.safetensors").unlink()
+        asked.answer = {"cache": folder, "network": folder}
+        with pytest.raises(ValueError, match="nor complete in the local cache .*, and HF_HUB_OFFLINE forbids to go"):
+            FluidPipeline.from_pretrained("ada/fluid")
 
     def test_no_pattern_fetches_a_pickle_or_code(self):
         files = ["model.safetensors", "model.bin", "text_encoder/pytorch_model.bin", "pipeline.py", "a/b.pkl", "x.pt"]
         assert list(huggingface_hub.utils.filter_repo_objects(files, allow_patterns=WANTED)) == ["model.safetensors"]
 
     def test_a_hub_that_does_not_answer_is_one_sentence(self, asked):
-        with pytest.raises(ValueError, match=r"'ada/fluid' is neither a folder, nor shipped, .* failed \(OSError: no "
-                                             r"network\); check the name, or go online once with `hf download ada"):
+        with pytest.raises(ValueError, match=r"The pipeline 'ada/fluid' cannot be loaded, because of OSError: no "
+                                             r"network: mend what it names, or give the folder of a copy"):
             FluidPipeline.from_pretrained("ada/fluid")
-        with pytest.raises(ValueError, match=r"\(OSError: nothing cached\)"):
+        with pytest.raises(ValueError, match=r"neither shipped \(random-.* nor complete in the local cache .*, and "
+                                             r"local_files_only forbids to go online: unset local_files_only, or"):
             FluidPipeline.from_pretrained("ada/fluid", local_files_only=True)
 
-    def test_another_kind_of_repository_is_named(self, asked, tmp_path):
+    def test_another_kind_of_repository_is_named(self, asked, tmp_path, monkeypatch):
         asked.answer = {"cache": tmp_path, "network": tmp_path}
-        with pytest.raises(ValueError, match="'ada/fluid' is neither a folder with a pipeline.json nor a shipped"):
+        monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda api, repo, **_: SimpleNamespace(sha="0" * 40))
+        with pytest.raises(ValueError, match="pipeline 'ada/fluid' .* its revision 'main' lacks pipeline.json: pin"):
             FluidPipeline.from_pretrained("ada/fluid")
 
     def test_remote_code_cannot_even_be_asked_for(self, folder):
@@ -287,15 +354,16 @@ class TestToTheHub:
             return "https://huggingface.co/commit"
         monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
         monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
-        monkeypatch.setattr(huggingface_hub.HfApi, "file_exists", lambda api, repo_id, path: path in hub.cards)
+        monkeypatch.setattr(huggingface_hub.HfApi, "file_exists", lambda api, repo_id, path, **_: path in hub.cards)
         return hub
 
     def test_everything_is_pushed_and_comes_back_the_same(self, hub, tmp_path):
         pipe = pipeline()
         assert pipe.push_to_hub("ada/fluid", private=True, token="secret") == "https://huggingface.co/commit"
-        assert hub.calls[0] == ("create_repo", "ada/fluid", {"private": True, "exist_ok": True}, "secret")
+        assert hub.calls[0] == ("create_repo", "ada/fluid",
+                                {"private": True, "exist_ok": True, "repo_type": "model"}, "secret")
         assert hub.calls[1][1:] == ("ada/fluid", {"commit_message": "Upload FluidPipeline", "create_pr": False,
-                                                  "path_in_repo": None})
+                                                  "path_in_repo": None, "repo_type": "model"})
         for name, content in hub.files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_bytes(content)

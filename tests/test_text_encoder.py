@@ -274,6 +274,20 @@ class TestOfTheWeb:
         narrow = load_text_encoder(tmp_path, features_dtype=torch.bfloat16)(WEB)[0]
         assert narrow.dtype == torch.bfloat16 and narrow.equal(exact.bfloat16()) and narrow[~mask].eq(0).all()
 
+    @pytest.mark.parametrize("size", ["1GB", "30KB"])
+    def test_in_bfloat16_it_is_still_known_by_what_it_made_in_float32(self, size, tmp_path):
+        """Its weights are read again from their folder, be they in one file or in several."""
+        web_t5(tmp_path).save_pretrained(tmp_path, max_shard_size=size)
+        full, half = load_text_encoder(tmp_path), load_text_encoder(tmp_path, torch.bfloat16)
+        assert half.fingerprint(torch.float32) == full.fingerprint() != half.fingerprint()
+        for encoder in (full, half, full.to(torch.bfloat16)):
+            assert encoder.made(half.fingerprint()) and encoder.made(half.fingerprint(torch.float32))
+            assert not encoder.made("0" * 64)
+        before = half.fingerprint(torch.float32)
+        with torch.no_grad():
+            half.model.get_input_embeddings().weight[3, 4] += 1          # no longer what lies in the folder
+        assert not half.made(before) and half.made(half.fingerprint())
+
     def test_weights_in_several_files(self, tmp_path):
         """As T5-XXL has them."""
         model = web_t5(tmp_path / "whole")

@@ -1,5 +1,4 @@
-"""`fluidlab doctor | fit | stats | cache | train | export | sample | evaluate | scale | plan | shards |
-bench`.
+"""The command `fluidlab`; `fluidlab --help` lists what it can do.
 
 Every command is two functions in a file of this folder: one that adds its options, one that runs it. Mistakes are one
 sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has been saved.
@@ -8,7 +7,7 @@ sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has 
 import argparse
 import sys
 
-from fluidlab.cli import bench, doctor, evaluate, fit, plan, sample, scale, shards, stats, train
+from fluidlab.cli import bench, doctor, evaluate, fit, plan, sample, scale, shards, stats, train, verify_online
 
 COMMANDS = {
     "doctor": (doctor.add_doctor, doctor.run_doctor),
@@ -23,6 +22,7 @@ COMMANDS = {
     "plan": (plan.add_plan, plan.run_plan),
     "shards": (shards.add_shards, shards.run_shards),
     "bench": (bench.add_bench, bench.run_bench),
+    "verify-online": (verify_online.add_verify_online, verify_online.run_verify_online),
 }
 
 

@@ -105,20 +105,26 @@ def load_parts(args) -> tuple[dict, object]:
     return tokenizers, load_text_encoder(args.text_encoder, precision(args), device=device(args))
 
 
-def count_images(source, wanted: int | None) -> int:
-    """How many images to take: as many as wanted, or all.
+def count_images(source, wanted: int | None) -> tuple[object, int]:
+    """What to encode and how much of it: as many images as wanted, or every row that can be read.
+
+    No picture is read for it. That there are enough good ones is only known when the last is wanted.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: there are fewer, readable or not.
     """
+    from fluidlab.data.captions_rows import EveryRow
     if wanted is None:
-        return len(source)
-    if not getattr(source, "limit", None):
-        return wanted
-    there = len(source)
-    if there < wanted:
-        raise ValueError(f"{wanted} images were asked for, but there are {there} ({source.report()}).")
-    return there
+        return EveryRow(source), len(source.rows)
+    if rows_at_most(source, wanted) < wanted:
+        raise ValueError(f"{wanted} images were asked for, but there are {len(source)} ({source.report()}).")
+    return source, wanted
+
+
+def rows_at_most(source, wanted: int) -> int:
+    """So many images, or as many as a data set has rows, if these are fewer."""
+    from fluidlab.data.captions import CaptionedImages
+    return min(wanted, len(source.rows)) if isinstance(source, CaptionedImages) else wanted
 
 
 def report(source) -> str:

@@ -1,6 +1,6 @@
 """`fluidlab stats`: mean and deviation of a VAE's latents over your images, measured and kept."""
 
-from fluidlab.cli.captions import add_captions, add_real_parts, device, open_source, precision, report
+from fluidlab.cli.captions import add_captions, add_real_parts, device, open_source, precision, report, rows_at_most
 from fluidlab.cli.options import add_source, add_threads, use_threads
 
 
@@ -28,20 +28,30 @@ def run_stats(args) -> None:
     args.image_size = tokenizer.grid[0] * tokenizer.patch_size
     source, facts = open_source(args)
     what = facts.get("dataset") or f"EmojiScenes {facts['scenes']}"
-    num_images = min(args.num_images, len(source))
-    found = measure_statistics(tokenizer, batches(source, num_images, args.batch_size), what)
+    found = measure_statistics(tokenizer, batches(source, rows_at_most(source, args.num_images), args.batch_size),
+                               what)
     print(f"{args.tokenizer} on {found.images} images of {what}, {found.image_size} pixels{report(source)}")
     print(table(found, tokenizer))
     print(keep(found, tokenizer) if not args.dry_run else "nothing kept")
 
 
 def batches(source, num_images: int, batch_size: int):
-    """The first images of a source, in [-1, 1]."""
+    """The first images of a source, or all where there are fewer, in [-1, 1]."""
     from tqdm.auto import tqdm
-    starts = tqdm(range(0, num_images, batch_size), desc="statistics", unit="batch", leave=False)
-    for start in starts:
-        images, _ = source.batch(range(start, min(start + batch_size, num_images)))
+
+    from fluidlab.data.captions import NoSuchPicture
+    for start in tqdm(range(0, num_images, batch_size), desc="statistics", unit="batch", leave=False):
+        stop = min(start + batch_size, num_images)
+        try:
+            images, _ = source.batch(range(start, stop))
+        except NoSuchPicture:                                  # all are read by now, so how many there are is known
+            stop = num_images = len(source)
+            if start >= stop:
+                return
+            images, _ = source.batch(range(start, stop))
         yield images.float() / 127.5 - 1                                                      # (B, 3, H, W)
+        if stop == num_images:
+            return
 
 
 def table(found, tokenizer) -> str:

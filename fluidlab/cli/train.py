@@ -32,12 +32,19 @@ def run_cache(args) -> None:
     from fluidlab.data.token_cache import missing_shards, what_is_missing, write_cache
     complete(args)
     source, description = open_source(args)
-    num_images = count_images(source, args.num_images)
+    source, num_images = count_images(source, args.num_images)
     folder = write_cache(args.folder, source, num_images, *load_parts(args), batch_size=args.batch_size,
                          shard_size=args.shard_size, part=args.part, parts=args.parts, description=description)
     missing = missing_shards(folder)
-    print(f"{folder} holds {num_images} images{report(source)}" if not missing else
+    print(f"{folder} holds {images_in(folder)} images{report(source)}" if not missing else
           f"{folder}: part {args.part} of {args.parts} is written, {what_is_missing(folder)}")
+
+
+def images_in(folder: Path) -> int:
+    """How many images a whole cache holds: no more than were planned, less those that cannot be read."""
+    from fluidlab.data.token_cache import read_manifest
+    manifest = read_manifest(folder)
+    return sum(facts["rows"] for facts in manifest["shards"]) if "shards" in manifest else manifest["num_images"]
 
 
 def measure_cache(args, seconds: float = 2.0) -> None:
@@ -181,10 +188,8 @@ def run_export(args) -> None:
     facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
     config = TrainConfig.from_dict(facts["train"])
     tokenizer, text_encoder = load_tokenizer(args.tokenizer), load_text_encoder(args.text_encoder)
-    found = {"tokenizer": tokens_fingerprint(tokenizer), "text_encoder": text_encoder.fingerprint()}
-    rounded = text_encoder.fingerprint(torch.bfloat16)     # as it was in a cache made with --precision bf16
-    if facts.get("fingerprints", {}).get("text_encoder") == rounded:
-        found["text_encoder"] = rounded
+    found, made = {"tokenizer": tokens_fingerprint(tokenizer)}, facts.get("fingerprints", {}).get("text_encoder")
+    found["text_encoder"] = made if made and text_encoder.made(made) else text_encoder.fingerprint()
     for part, made_with in facts.setdefault("fingerprints", found).items():
         if found[part] != made_with:
             raise ValueError(f"the run was trained with another {part} than {getattr(args, part)}: fingerprint "

@@ -44,7 +44,8 @@ def write_cache(folder: str | Path, source, num_images: int, tokenizers: dict, t
 
     Args:
         folder: to be made; an existing cache of the same making is kept or continued, of another is refused.
-        source: with `.batch(indices) -> (uint8 (B, 3, H, W), captions)`.
+        source: with `.batch(indices) -> (uint8 (B, 3, H, W), captions)`. What it leaves out of a batch is left out of
+            the cache: then `num_images` is how many there are at most.
         tokenizers: name -> tokenizer.  text_encoder: prompts -> features (B, S, E), mask (B, S).
         batch_size: images encoded at once.  shard_size: images of a shard; a whole one is held in memory.
         part, parts: of several processes, this one writes shards part, part + parts, ...; see `missing_shards`.
@@ -151,14 +152,25 @@ def _encode(source, rows: range, tokenizers: dict, text_encoder, batch_size: int
     for start in range(rows.start, rows.stop, batch_size):
         indices = range(start, min(start + batch_size, rows.stop))
         images, captions = source.batch(indices)
+        bar.update(len(indices))
+        if not captions:
+            continue
         pixels = images.float() / 127.5 - 1                                                # (B, 3, H, W)
         features, mask = text_encoder(captions)                                            # (B, S, E), (B, S)
         text.append(_without_padding(features.cpu(), mask.cpu(), captions))
         lengths.append(mask.sum(1).cpu().numpy())
         for name, tokenizer in tokenizers.items():
-            tokens[name].append(_stored(tokenizer.encode(pixels).cpu(), name, indices))
-        bar.update(len(indices))
+            tokens[name].append(_stored(tokenizer.encode(pixels).cpu(), name, captions))
+    if not lengths:                                                     # every picture of this shard is broken
+        return {n: _no_tokens(t) for n, t in tokenizers.items()}, np.empty((0, text_encoder.dim), np.float16), ()
     return {n: np.concatenate(parts) for n, parts in tokens.items()}, np.concatenate(text), np.concatenate(lengths)
+
+
+def _no_tokens(tokenizer) -> np.ndarray:
+    """The tokens of no image, as they are kept."""
+    if tokenizer.kind == "discrete":
+        return np.empty((0, tokenizer.seq_len), np.int32)
+    return np.empty((0, tokenizer.seq_len, tokenizer.token_dim), np.float16)
 
 
 def _without_padding(features: Tensor, mask: Tensor, captions) -> np.ndarray:
@@ -177,7 +189,7 @@ def _without_padding(features: Tensor, mask: Tensor, captions) -> np.ndarray:
     return text.numpy()
 
 
-def _stored(tokens: Tensor, name: str, indices: range) -> np.ndarray:
+def _stored(tokens: Tensor, name: str, captions: list[str]) -> np.ndarray:
     """Tokens as they are kept: float16 (B, N, C) or int32 (B, N)."""
     if tokens.ndim == 2:
         return tokens.int().numpy()
@@ -185,8 +197,8 @@ def _stored(tokens: Tensor, name: str, indices: range) -> np.ndarray:
     finite = kept.isfinite().flatten(1).all(1)
     if not finite.all():
         worst = (~finite).nonzero()[0].item()
-        raise ValueError(f"the {name} tokens of image {indices[worst]} are not finite in float16 (the largest is "
-                         f"{tokens[worst].abs().max():.4g}, allowed are up to 65504).")
+        raise ValueError(f"the {name} tokens of the image {captions[worst]!r} are not finite in float16 (the largest "
+                         f"is {tokens[worst].abs().max():.4g}, allowed are up to 65504).")
     return kept.numpy()
 
 

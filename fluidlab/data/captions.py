@@ -10,6 +10,8 @@ import copy
 import itertools
 import os
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -174,12 +176,23 @@ class Reader:
 
 
 def _remote(path: str) -> bytes:
+    """The bytes of a picture in an archive or on the hub.
+
+    Raises:
+        BrokenPicture: it is missing or damaged.
+        ValueError: the hub did not give it, and will not give the next one either.
+    """
     from datasets.utils.file_utils import xopen
     try:
         with xopen(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
         raise BrokenPicture("its file is missing") from None
+    except Exception as error:                               # what archives and clients raise varies
+        told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if "hf://" in path and not isinstance(error, zipfile.BadZipFile | zlib.error):
+            raise ValueError(f"{path} cannot be fetched ({told}): check the network and start again.") from error
+        raise BrokenPicture(told) from error
 
 
 @dataclass
@@ -210,7 +223,8 @@ class Found:
         return f"{self.name}: {len(self.broken)} of {self.seen} rows skipped" + (f": {'; '.join(told)}" if told else "")
 
 
-def _read(reader: Reader, rows: list[tuple[int, dict]], threads: int) -> Iterator[tuple[int, tuple | BrokenPicture]]:
+def read_rows(reader: Reader, rows: list[tuple[int, dict]],
+              threads: int) -> Iterator[tuple[int, tuple | BrokenPicture]]:
     """Read rows in order, several at once: Pillow lets go of Python's lock while it unpacks."""
     def one(numbered):
         try:
@@ -224,7 +238,8 @@ def _read(reader: Reader, rows: list[tuple[int, dict]], threads: int) -> Iterato
         yield from zip([number for number, _ in rows], pool.map(one, rows), strict=True)
 
 
-def _stack(pairs: list[tuple[torch.Tensor, str]]) -> tuple[torch.Tensor, list[str]]:
+def stack_pairs(pairs: list[tuple[torch.Tensor, str]]) -> tuple[torch.Tensor, list[str]]:
+    """Pictures uint8 (B, 3, H, W) and captions of pairs."""
     return torch.stack([image for image, _ in pairs]), [caption for _, caption in pairs]
 
 
@@ -283,12 +298,12 @@ class CaptionedImages:
             if not 0 <= index < min(len(self.found.good), self.limit or len(self.rows)):
                 raise NoSuchPicture(f"picture {index} does not exist; there are {len(self)} ({self.report()}).")
         again = sorted(index for index in kept if kept[index] is None)
-        numbers = [self.found.good[index] for index in again]
-        for index, (number, pair) in zip(again, _read(self.reader, self._rows(numbers), self.threads), strict=True):
+        rows = self.rows_at([self.found.good[index] for index in again])
+        for index, (number, pair) in zip(again, read_rows(self.reader, rows, self.threads), strict=True):
             if isinstance(pair, BrokenPicture):
                 raise ValueError(f"row {number} of {self.found.name} could be read before and no longer can: {pair}.")
             kept[index] = pair
-        return _stack([kept[index] for index in indices])
+        return stack_pairs([kept[index] for index in indices])
 
     @property
     def broken(self) -> list[tuple[str, str]]:
@@ -310,9 +325,10 @@ class CaptionedImages:
         with tqdm(total=total, initial=found.seen, desc="pictures", unit="row", leave=False, mininterval=1.0,
                   disable=not progress or total - found.seen <= BLOCK) as bar:
             while len(found.good) < good and found.seen < total:
-                numbers = range(found.seen, min(found.seen + BLOCK, total))
-                rows = self._rows(numbers)
-                for (number, pair), (_, row) in zip(_read(self.reader, rows, self.threads), rows, strict=True):
+                ahead = min(BLOCK, good - len(found.good))           # no further, or what is read now is read again
+                numbers = range(found.seen, min(found.seen + ahead, total))
+                rows = self.rows_at(numbers)
+                for (number, pair), (_, row) in zip(read_rows(self.reader, rows, self.threads), rows, strict=True):
                     if isinstance(pair, BrokenPicture):
                         found.skip(self.reader.name(number, row), pair)
                     else:
@@ -322,7 +338,8 @@ class CaptionedImages:
                     found.seen = number + 1
                 bar.update(len(numbers))
 
-    def _rows(self, numbers) -> list[tuple[int, dict]]:
+    def rows_at(self, numbers) -> list[tuple[int, dict]]:
+        """Rows by their numbers, each with its number, nothing of them read."""
         if not numbers:
             return []
         columns = self.rows[list(numbers)]                                                   # {column: values}
@@ -398,7 +415,7 @@ class CaptionStream:
                                         f"({self.report()}).")
                 self._next += 1
             found.append(pair)
-        return _stack(found)
+        return stack_pairs(found)
 
     @property
     def broken(self) -> list[tuple[str, str]]:
@@ -414,7 +431,7 @@ class CaptionStream:
             block = list(itertools.islice(rows, min(BLOCK, 4 * self.threads)))
             if not block:
                 return
-            for (number, pair), (_, row) in zip(_read(self.reader, block, self.threads), block, strict=True):
+            for (number, pair), (_, row) in zip(read_rows(self.reader, block, self.threads), block, strict=True):
                 found.seen = number + 1
                 if isinstance(pair, BrokenPicture):
                     found.skip(self.reader.name(number, row), pair)

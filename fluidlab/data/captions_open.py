@@ -5,6 +5,7 @@ file beside each, and whatever else `datasets` reads: pictures with a metadata f
 webdataset shards. Archives are read in place and never unpacked.
 """
 
+import glob
 import itertools
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fluidlab.config import check_range
 from fluidlab.data.captions import CaptionedImages, CaptionStream, Reader, choose_columns, follow
 from fluidlab.data.coco import COCO_ON_THE_HUB, NUM_PAIRS, SPLIT, coco_captions, coco_rows, is_coco, shuffled
 from fluidlab.data.splitmix import SplitMix64, hash_text
-from fluidlab.hub import can_only_be_a_path, hub_failure, split_name
+from fluidlab.hub import as_path, can_only_be_a_path, hub_failure, split_name
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset", ".zip": "imagefolder", ".csv": "csv", ".jsonl": "json",
             ".json": "json", ".arrow": "arrow"}
@@ -66,7 +67,7 @@ def coco_pairs(name: str | Path = COCO_ON_THE_HUB, *, split: str | None = None, 
         ValueError: it is not there, or has fewer pictures.
     """
     check_range("num_pairs", num_pairs, 1, kind=int)
-    folder = Path(name).expanduser()
+    folder = as_path(name)
     split = split or (SPLIT if folder.is_dir() else "train")
     if folder.is_dir():
         coco_captions(folder, split)        # refuse another layout now
@@ -84,7 +85,7 @@ def _rows(name, split, config, revision, seed, streaming, cache_dir):
     """A data set of `datasets`, and the folders that its pictures may lie in."""
     import datasets  # takes a second to import: only when one is read
     from huggingface_hub import constants
-    path = Path(name).expanduser()
+    path = as_path(name)
     options = {"split": split, "streaming": streaming, "cache_dir": str(cache_dir) if cache_dir else None}
     if path.exists() or _is_pattern(path):
         if revision is not None:
@@ -126,13 +127,16 @@ def _local(path: Path, split: str, config: str | None, streaming: bool, options:
         suffix = path.suffix.lower()
         if suffix not in BUILDERS:
             raise ValueError(f"files ending with {suffix!r} are not read, only {', '.join(BUILDERS)}")
-        return datasets.load_dataset(BUILDERS[suffix], data_files={split.split("[")[0]: str(path)}, **options)
+        files = glob.escape(str(path)) if path.is_file() else str(path)          # a [ in a name is no pattern
+        return datasets.load_dataset(BUILDERS[suffix], data_files={split.split("[")[0]: files}, **options)
     if (path / "dataset_dict.json").is_file():
         rows = datasets.load_from_disk(str(path))[split]
     elif (path / "state.json").is_file():
         rows = datasets.load_from_disk(str(path))
     else:
         rows = _texts_beside(path, split)
+        if rows is None and any(sign in str(path.resolve()) for sign in "*?["):
+            raise ValueError("`datasets` takes the *, ? or [ in its path for a pattern, so rename the folder")
         if rows is None:
             return datasets.load_dataset(str(path), config, **options)
     if split != "train" and not ((path / "dataset_dict.json").is_file() or (path / split).is_dir()):
@@ -148,7 +152,7 @@ def _texts_beside(folder: Path, split: str):
     pictures = [path for path in files if path.suffix.lower() in PICTURES]
     if any(path.name in METADATA for path in files) or not any(path.with_suffix("") in texts for path in pictures):
         return None
-    captions = [path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+    captions = [path.with_suffix(".txt").read_text(encoding="utf-8", errors="replace").splitlines()
                 if path.with_suffix("") in texts else [] for path in pictures]
     return Dataset.from_dict({"image": [path.relative_to(folder).as_posix() for path in pictures],
                               "captions": captions})

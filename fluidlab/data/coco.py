@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fluidlab.config import check_range
 from fluidlab.data.splitmix import SplitMix64, hash_text
-from fluidlab.hub.find import read_json
+from fluidlab.hub import read_json
 
 COCO_ON_THE_HUB = "sayakpaul/coco-30-val-2014"       # 30,000 pairs of the validation set, drawn by others
 NUM_PAIRS = 30_000

@@ -33,7 +33,7 @@ def read_captions(path: str | Path) -> Pairs:
     try:
         text = path.read_text(encoding="utf-8")
         found = _coco(json.loads(text)) if path.suffix == ".json" else _lines(text)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is neither MS-COCO's annotations nor lines with file_name and a caption "
                          f"({type(error).__name__}: {error}).") from error
     pairs = sorted((name, tuple(captions)) for name, captions in found.items() if captions)
@@ -55,7 +55,10 @@ def _lines(text: str) -> dict[str, list[str]]:
         values = json.loads(line)
         [key, *_] = [k for k in CAPTION_KEYS if k in values] or [CAPTION_KEYS[0]]
         said = values[key]
-        found[values["file_name"]] += [said] if isinstance(said, str) else list(said)
+        said = [said] if isinstance(said, str) else list(said)
+        if not all(isinstance(one, str) for one in said):
+            raise TypeError(f"captions are texts, got {said}")
+        found[values["file_name"]] += said
     return found
 
 

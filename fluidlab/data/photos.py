@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from fluidlab.data.splitmix import SplitMix64, hash_text
@@ -128,7 +128,7 @@ def image_to_tensor(image: Image.Image | str | Path, image_size: int = 256) -> t
                 return image_to_tensor(opened, image_size)
         except FileNotFoundError:
             raise ValueError(f"there is no file {str(image)!r}; give the path of a picture.") from None
-        except (UnidentifiedImageError, OSError) as error:
+        except Exception as error:                   # what decoders raise for a stranger's bytes varies without end
             raise ValueError(f"{str(image)!r} cannot be read as a picture ({error}); give a PNG or JPEG.") from None
     square = _center_square(_flatten(ImageOps.exif_transpose(image)))
     return to_tensor(square.resize((image_size, image_size), Image.Resampling.LANCZOS))

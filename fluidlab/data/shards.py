@@ -84,7 +84,7 @@ def write_shard(path: Path, cache: str, index: int, tokens: dict[str, np.ndarray
             file.flush()
             os.fsync(file.fileno())
         facts = {"cache": cache, "rows": len(lengths), "bytes": temporary.stat().st_size, "sha256": sha256(temporary),
-                 "max_length": int(max(lengths))}
+                 "max_length": int(max(lengths, default=0))}
         os.replace(temporary, path)
         write_json_whole(path.with_suffix(".json"), facts)
     finally:

@@ -14,8 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from fluidlab.data.shards import MANIFEST, SHARDS, Shard, open_batch, sha256, shard_path, views
+from fluidlab.hub import hub_failure, split_name
 
 TRIES = 4                                    # of one fetch, 1, 2 and 4 seconds apart
+HUB = "hf://datasets/"
 REMEDY = "check the address, the network and your access rights"
 
 
@@ -47,13 +49,20 @@ def fetch(file_system, remote: str, local: Path, url: str) -> None:
         try:
             return file_system.get_file(remote, str(local))
         except (FileNotFoundError, PermissionError) as error:
-            raise ValueError(f"{url} could not be read ({type(error).__name__}: {error}); {REMEDY}.") from None
+            raise _unread(url, error, "") from error
         except Exception as error:           # every protocol's client has exceptions of its own
             local.unlink(missing_ok=True)
-            if attempt == TRIES - 1:
-                raise ValueError(f"{url} could not be read in {TRIES} tries ({type(error).__name__}: {error}); "
-                                 f"{REMEDY}.") from error
+            if attempt == TRIES - 1 or type(error).__name__ == "OfflineModeIsEnabled":
+                raise _unread(url, error, f" in {attempt + 1} tries") from error
             time.sleep(2 ** attempt)
+
+
+def _unread(url: str, error: Exception, tries: str) -> ValueError:
+    """The sentence for a file that did not come; about the hub, as the hub room writes it."""
+    if url.startswith(HUB):
+        repo, _, revision = split_name("/".join(url.removeprefix(HUB).split("/")[:2]))
+        return hub_failure(error, "token cache", url, repo=repo, revision=revision, kind="dataset")
+    return ValueError(f"{url} could not be read{tries} ({type(error).__name__}: {error}); {REMEDY}.")
 
 
 def remote_manifest(url: str) -> dict:
@@ -66,7 +75,10 @@ def remote_manifest(url: str) -> dict:
     with tempfile.TemporaryDirectory(prefix="fluidlab-") as folder:
         local = Path(folder) / MANIFEST
         fetch(fs, f"{path.rstrip('/')}/{MANIFEST}", local, f"{url.rstrip('/')}/{MANIFEST}")
-        manifest = json.loads(local.read_text(encoding="utf-8"))
+        try:
+            manifest = json.loads(local.read_text(encoding="utf-8"))
+        except ValueError as error:          # a login page in its place, for one
+            raise ValueError(f"{url.rstrip('/')}/{MANIFEST} is no JSON ({error}); {REMEDY}.") from error
     if "shards" not in manifest:
         raise ValueError(f"{url} is a cache of the layout without shards, which cannot be streamed; copy it to a "
                          f"folder or write it again.")

@@ -125,7 +125,7 @@ class TokenCache:
     def facts(self) -> dict:
         """Which images these are, how many, and of what; if not all are mixed, what decides their order."""
         order = {} if self.window is None else {"window": self.window, "shard_size": self.manifest.get("shard_size")}
-        return {"images": self.manifest["num_images"], "source": self.manifest["source"], **order}
+        return {"images": len(self), "source": self.manifest["source"], **order}
 
     def fingerprints(self) -> dict[str, str]:
         """Of the tokenizer and the text encoder that made what is read: a model belongs to these and to no others."""

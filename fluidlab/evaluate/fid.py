@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fluidlab.evaluate.resume import digest_of, digest_of_weights
+from fluidlab.hub import hub_failure
 
 LAYER = "2048"                # the pooled features, after which only the classifier follows
 PAPER_IMAGES = 30_000         # of MS-COCO 2014, in the paper's zero-shot protocol
@@ -38,9 +39,9 @@ class InceptionFeatures:
         handed.seek(0)
         try:
             self.model = network("inception-v3-compat", [LAYER], handed).to(device)
-        except RuntimeError as error:
+        except Exception as error:                             # other weights, or something that is none
             raise ValueError(f"{weights or url} does not hold the weights of torch-fidelity's Inception-v3 "
-                             f"({str(error).splitlines()[0]}); they are at {url}.") from error
+                             f"({_told(error)}); they are at {url}.") from error
         self.device = torch.device(device)
         self.fingerprint = digest_of(["torch-fidelity inception-v3-compat", LAYER, digest_of_weights(self.model)])
 
@@ -71,9 +72,8 @@ def _torch_fidelity() -> tuple[type, str]:
 def _fetch(url: str) -> dict[str, Tensor]:
     try:
         return torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"Inception's weights cannot be fetched ({error}); get {url} where there is a network and "
-                         f"name the file.") from error
+    except Exception as error:                                 # what the way there raises varies
+        raise hub_failure(error, "network of FID", "inception-v3-compat", url=url) from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -85,4 +85,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken or hostile file raises depends on where it is broken
-        raise ValueError(f"{path} cannot be read as weights alone ({str(error).splitlines()[0]}).") from error
+        raise ValueError(f"{path} cannot be read as weights alone ({_told(error)}).") from error
+
+
+def _told(error: Exception) -> str:
+    """An exception in a line; some have nothing to say but their name."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]

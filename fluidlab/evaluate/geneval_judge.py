@@ -19,9 +19,12 @@ from fluidlab.config import check_choice
 from fluidlab.evaluate.geneval_prompts import CLASSES, COLORS
 from fluidlab.evaluate.geneval_rules import PUBLISHED, Found
 from fluidlab.evaluate.resume import digest_of_weights
+from fluidlab.hub import Wanted, find_model, has_tokenizer, reading
 
 DETECTOR = "facebook/mask2former-swin-small-coco-instance"
 CLIP = "openai/clip-vit-large-patch14"
+DETECTORS = Wanted(what="detector", classes=("Mask2FormerForUniversalSegmentation",))
+CLIPS = Wanted(what="CLIP", classes=("CLIPModel",), is_whole=has_tokenizer)
 SHORTEST, LONGEST = 800, 1333      # pixels a side that the detector looks at, as in its training's evaluation
 INSTANCES = 100                    # pairs of query and class that are looked at, the surest
 BACKGROUND = "#999999"             # grey, around an object whose colour is asked
@@ -29,18 +32,14 @@ COLOR_TEXTS = ("a photo of a {color} {name}", "a photo of a {color}-colored {nam
 ENDS = {0: "person", 79: "toothbrush"}      # MS-COCO's first and last class; between them detectors spell differently
 
 
-def load_part(part: type, name: str, **options):
-    """A model or tokenizer of transformers by hub id or folder; never anything pickled.
+def load_part(part: type, folder: Path, **options):
+    """A model or tokenizer of transformers out of a folder; never anything pickled, and nothing is fetched.
 
     Raises:
-        ValueError: it is in neither place.
+        ValueError: a file is broken.
     """
-    try:
-        return part.from_pretrained(name, **options)
-    except OSError as error:
-        raise ValueError(f"the judge's {part.__name__} cannot be loaded from {str(name)!r} "
-                         f"({str(error).splitlines()[0]}); give a hub id that can be reached, or a folder with "
-                         f"config.json and model.safetensors.") from error
+    with reading(part.__name__, folder):
+        return part.from_pretrained(folder, local_files_only=True, **options)
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -48,7 +47,7 @@ def open_picture(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except OSError as error:
+    except Exception as error:                       # what decoders raise varies; not all of it is an OSError
         raise ValueError(f"{path} cannot be read as a picture ({error}); remove it and draw it again.") from error
 
 
@@ -86,6 +85,7 @@ class Judge:
         """A judge by hub ids or folders; `options` as of the class. `ValueError` if one of them cannot be loaded."""
         from transformers import CLIPModel, CLIPTokenizer, Mask2FormerForUniversalSegmentation
         weights = {"use_safetensors": True, "dtype": torch.float32}
+        detector, clip = find_model(detector, DETECTORS), find_model(clip, CLIPS)
         return cls(load_part(Mask2FormerForUniversalSegmentation, detector, **weights),
                    load_part(CLIPModel, clip, **weights), load_part(CLIPTokenizer, clip), **options)
 

@@ -5,15 +5,14 @@ names of the classes along the whole chain of an exception, and no client is imp
 """
 
 import errno
+from urllib.parse import urlsplit
 
-# Exceptions by name -> (cause, remedy), the first that fits anywhere in the chain. {id}, {revision}, {detail} and
-# {page} are filled in.
+# Exceptions by name -> (cause, remedy), the first that fits anywhere in the chain. Names in braces are filled in by
+# `hub_failure`; {elsewhere} is another way to the same files, where there is one.
 CAUSES = (
     (("OfflineModeIsEnabled",),
-     "it is neither shipped{shipped} nor a folder here nor complete in the local cache {cache}, and HF_HUB_OFFLINE "
-     "forbids to look online",
-     "unset HF_HUB_OFFLINE, or fetch it where there is a network with `hf download {id}{pinned}` and bring the cache, "
-     "or give the folder of a copy"),
+     "{not_here}{offline} forbids to go online",
+     "unset {offline}{bring}"),
     (("GatedRepoError",),
      "its repository is gated",
      "accept its terms at {page}, log in with `hf auth login`, and try again"),
@@ -30,39 +29,52 @@ CAUSES = (
      "it is neither shipped{shipped} nor a folder here, and no name that the hub could have",
      "give an existing folder, or a name like owner/name"),
     (("ProxyError",),
-     "the proxy on the way to the hub refuses ({detail})",
-     "set HTTPS_PROXY to a proxy that lets {host} through, or fetch it elsewhere with `hf download {id}{pinned}` and "
-     "give the folder"),
+     "the proxy on the way to {server} refuses ({detail})",
+     "set HTTPS_PROXY to a proxy that lets {host} through{elsewhere}"),
     (("SSLError", "SSLCertVerificationError", "CertificateError"),
-     "the hub's certificate cannot be verified ({detail})",
-     "your network replaces certificates: set SSL_CERT_FILE to the file of its own, which the administrator has, or "
-     "fetch it elsewhere with `hf download {id}{pinned}` and give the folder"),
+     "{server}'s certificate cannot be verified ({detail})",
+     "your network replaces certificates: set SSL_CERT_FILE to the file of its own, which the administrator "
+     "has{elsewhere}"),
     (("ConnectError", "ConnectTimeout", "ReadTimeout", "TimeoutException", "ConnectionError", "Timeout",
-      "NetworkError", "MaxRetryError", "gaierror"),
-     "the hub at {host} cannot be reached ({detail})",
-     "check the network, set HTTPS_PROXY if there is a proxy or HF_ENDPOINT if there is a mirror, or fetch it "
-     "elsewhere with `hf download {id}{pinned}` and give the folder"),
+      "NetworkError", "MaxRetryError", "gaierror", "TimeoutError"),
+     "{server} at {host} cannot be reached ({detail})",
+     "check the network, set HTTPS_PROXY if there is a proxy{mirror}{elsewhere}"),
 )
 
 
 def hub_failure(error: BaseException, what: str, name: str, *, repo: str | None = None, revision: str | None = None,
-                kind: str = "model", shipped: tuple[str, ...] = (), cache: str = "") -> ValueError:
-    """Turn what a download raised into the sentence to raise in its place.
+                kind: str = "model", shipped: tuple[str, ...] = (), cache: str = "", done: str = "loaded",
+                offline: str = "HF_HUB_OFFLINE", url: str | None = None) -> ValueError:
+    """Turn what a download or an upload raised into the sentence to raise in its place.
 
     Args:
-        error: as `huggingface_hub` or `datasets` raised it.
+        error: as `huggingface_hub`, `datasets` or `torch.hub` raised it.
         what: "tokenizer", "text encoder", "data set": what was wanted.
         name: what the user gave.  repo, revision: what that means on the hub.
         kind: "model" or "dataset", the hub's word.
-        shipped: names that would have worked without a hub.  cache: the folder that was searched.
+        shipped: names that would have worked without a hub.  cache: the folder that was searched; "" for none.
+        done: "loaded", or "sent", for which nothing can be fetched elsewhere.  offline: what forbids to go online.
+        url: of a file that lies on another server than the hub.
     """
     found, cause, remedy = _cause(list(_chain(error)))
-    repo = repo or name
-    fields = {"id": ("--repo-type dataset " if kind == "dataset" else "") + repo, "kind": kind, "cache": cache,
-              "revision": revision or "main", "pinned": f" --revision {revision}" if revision else "",
-              "detail": _short(found), "host": _host(), "shipped": f" ({', '.join(shipped)})" if shipped else "",
-              "page": f"{_host()}/{'datasets/' if kind == 'dataset' else ''}{repo}"}
-    return ValueError(f"The {what} {name!r} cannot be loaded, because {cause.format(**fields)}: "
+    repo, host = repo or name, _host() if url is None else "://".join(urlsplit(url)[:2])
+    shipped = f" ({', '.join(shipped)})" if shipped else ""
+    command = f"hf download {'--repo-type dataset ' if kind == 'dataset' else ''}{repo}" + (
+        f" --revision {revision}" if revision else "")
+    copy, elsewhere = ", or give the folder of a copy", f", or fetch it elsewhere with `{command}` and give the folder"
+    bring = f", or fetch it where there is a network with `{command}` and bring the cache{copy}"
+    if url is not None:
+        copy = elsewhere = f", or get {url} where there is a network and name the file"
+    if done != "loaded":
+        copy = elsewhere = bring = ""
+    fields = {
+        "kind": kind, "revision": revision or "main", "detail": _short(found), "shipped": shipped, "offline": offline,
+        "elsewhere": elsewhere, "bring": bring, "copy": copy,
+        "host": host, "server": "the hub" if url is None else "the server",
+        "not_here": f"it is neither shipped{shipped} nor a folder here nor complete in the local cache {cache}, and "
+                    if cache else "", "mirror": " or HF_ENDPOINT if there is a mirror" if url is None else "",
+        "page": f"{host}/{'datasets/' if kind == 'dataset' else ''}{repo}"}
+    return ValueError(f"The {what} {name!r} cannot be {done}, because {cause.format(**fields)}: "
                       f"{remedy.format(**fields)}.")
 
 
@@ -82,13 +94,14 @@ def _cause(chain: list[BaseException]) -> tuple[BaseException, str, str]:
 def _cause_by_number(chain: list[BaseException]) -> tuple[BaseException, str, str]:
     """Causes that a number tells and not a class."""
     for error in chain:
-        code = getattr(getattr(error, "response", None), "status_code", None)
-        if code is not None:
-            return error, f"the hub answered with status {code} ({{detail}})", (
-                "log in with `hf auth login`" if code in (401, 403) else "try again in a few minutes")
+        code = getattr(getattr(error, "response", None), "status_code", getattr(error, "code", None))
+        if isinstance(code, int):
+            remedy = {401: "log in with `hf auth login`", 403: "log in with `hf auth login` as one who may",
+                      404: "check what the address names at {page}"}.get(code, "try again in a few minutes")
+            return error, f"{{server}} answered with status {code} ({{detail}})", remedy
         if getattr(error, "errno", None) == errno.ENOSPC:
             return error, "the disk is full", "make room, or set HF_HOME to a folder on another disk"
-    return chain[0], "of {detail}", "mend what it names, or give the folder of a copy"
+    return chain[0], "of {detail}", "mend what it names{copy}"
 
 
 def _chain(error: BaseException | None):

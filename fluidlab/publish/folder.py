@@ -12,13 +12,13 @@ with (the fingerprints of training.json)? The first finds a broken copy, the sec
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
 
-from fluidlab.config import SampleConfig
+from fluidlab.config import SampleConfig, data_dir
 from fluidlab.data.token_cache import tokens_fingerprint
+from fluidlab.hub import Wanted, find_model, read_json
 from fluidlab.model.files import load_model, save_model, write_json
 from fluidlab.model.fluid import Fluid
 from fluidlab.publish.card import pipeline_card
@@ -28,7 +28,7 @@ from fluidlab.tokenizer import load_tokenizer
 INDEX = "pipeline.json"
 TRAINING = "training.json"
 PARTS = ("tokenizer", "text_encoder")
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+MODEL = Wanted(what="model", classes=("FluidModel",))
 
 
 def read_index(folder: Path) -> dict:
@@ -37,41 +37,33 @@ def read_index(folder: Path) -> dict:
     Raises:
         ValueError: it cannot be read, or its defaults are no settings of `SampleConfig`.
     """
-    try:
-        index = {"defaults": {}, "sha256": {}, **json.loads((folder / INDEX).read_text(encoding="utf-8"))}
-    except (TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder / INDEX} cannot be read ({error}); copy or make the folder again.") from error
+    index = {"defaults": {}, "sha256": {}, **read_json(folder / INDEX)}
     if not all(isinstance(index.get(part), str) for part in PARTS):
         raise ValueError(f"{folder / INDEX} must name a tokenizer and a text_encoder, got {index}.")
+    if not all(isinstance(index[name], dict) for name in ("defaults", "sha256")):
+        raise ValueError(f"{folder / INDEX} must hold objects of defaults and sha256, got {index}.")
     SampleConfig.from_dict(index["defaults"])
     return index
+
+
+def shipped_pipelines() -> tuple[str, ...]:
+    """The names of the pipelines that the course ships."""
+    return tuple(sorted(path.parent.name for path in data_dir().glob(f"*/{INDEX}")))
 
 
 def read_training(folder: Path) -> dict | None:
     """training.json, or None where a model's training is not recorded."""
     path = folder / TRAINING
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
-def load_weights(folder: Path) -> Fluid:
-    """The model of a folder.
-
-    Raises:
-        ValueError: a file is missing or broken; where only pickled weights are there, the sentence names them.
-    """
-    pickles = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
-    if pickles and not (folder / "model.safetensors").is_file():
-        raise ValueError(f"{folder} holds pickled weights ({', '.join(pickles)}) and no model.safetensors: pickles can "
-                         f"run code and are never read, convert them where they come from.")
-    return load_model(folder)
-
-
-def load_parts(folder: Path, given: dict, verify: bool = True) -> dict:
+def load_parts(folder: Path, given: dict, verify: bool = True, dtype: torch.dtype = torch.float32) -> dict:
     """Model, tokenizer and text encoder of a folder.
 
     Args:
         given: parts that are used in place of the folder's own.
         verify: compare the weights with the sums that they were saved with.
+        dtype: of the text encoder's weights, which never lie in memory in another.
 
     Raises:
         ValueError: a part cannot be read, has other bytes than were saved, or is not what the model was trained with.
@@ -83,9 +75,9 @@ def load_parts(folder: Path, given: dict, verify: bool = True) -> dict:
 
     def find(part: str) -> str:
         return str(folder / index[part]) if (folder / index[part]).is_dir() else index[part]
-    loaders = {"model": lambda: load_weights(folder),
+    loaders = {"model": lambda: load_model(find_model(folder, MODEL)),
                "tokenizer": lambda: load_tokenizer(find("tokenizer")),
-               "text_encoder": lambda: load_text_encoder(find("text_encoder"))}
+               "text_encoder": lambda: load_text_encoder(find("text_encoder"), dtype)}
     parts = {name: given[name] if name in given else load() for name, load in loaders.items()}
     saved_with_it = set(map(_part_of, sums))
     check_trained_with(folder, {part: parts[part] for part in PARTS if part not in saved_with_it})
@@ -144,15 +136,16 @@ def check_trained_with(folder: Path, parts: dict) -> None:
     """Raise `ValueError` unless these parts are those that the model in this folder was trained with, if that is known.
 
     A part that was saved with the model is not asked: whoever saved it had it in use, perhaps in another precision.
-    A text encoder may also be the same one rounded to bf16, in which a cache may have been made.
+    A text encoder may be the same one in float32 or in bf16, then or now.
     """
     trained = (read_training(folder) or {}).get("fingerprints", {})
-    found = {"tokenizer": lambda tokenizer: [tokens_fingerprint(tokenizer)],
-             "text_encoder": lambda encoder: [encoder.fingerprint(), encoder.fingerprint(torch.bfloat16)]}
+    print_of = {"tokenizer": tokens_fingerprint, "text_encoder": lambda encoder: encoder.fingerprint()}
+    is_it = {"tokenizer": lambda tokenizer, saved: tokens_fingerprint(tokenizer) == saved,
+             "text_encoder": lambda encoder, saved: encoder.made(saved)}
     for part in parts:
-        if part in trained and trained[part] not in (these := found[part](parts[part])):
+        if part in trained and not is_it[part](parts[part], trained[part]):
             raise ValueError(f"the model in {folder} was trained with another {part}: fingerprint "
-                             f"{trained[part][:12]}, this one has {these[0][:12]}.")
+                             f"{trained[part][:12]}, this one has {print_of[part](parts[part])[:12]}.")
 
 
 def check_saving(safe_serialization: bool = True, variant: str | None = None) -> None:

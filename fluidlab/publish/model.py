@@ -5,6 +5,7 @@ tensors under another class, so that a model can be drawn from while it is train
 keep float32, because the diffusion arithmetic and everything tied to its tokens is float32 by rule.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,10 +14,10 @@ from diffusers.configuration_utils import FrozenDict
 from torch import Tensor, nn
 
 from fluidlab.config import ModelConfig, check_choice
-from fluidlab.model.files import save_model
+from fluidlab.hub import find_model
+from fluidlab.model.files import load_model, save_model
 from fluidlab.model.fluid import Fluid
-from fluidlab.publish.folder import check_saving, load_weights
-from fluidlab.publish.remote import find_folder
+from fluidlab.publish.folder import MODEL, check_saving, shipped_pipelines
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -85,10 +86,10 @@ class FluidModel(Fluid, ModelMixin, ConfigMixin):
         """The model of a pipeline's folder, shipped name or Hub id, in evaluation mode.
 
         Args:
-            subfolder: of the folder.  torch_dtype: float32 or bfloat16.  download: of `find_folder`.
+            subfolder: of the folder.  torch_dtype: float32 or bfloat16.  download: of `find_model`.
         """
-        folder = find_folder(name, needs=str(Path(subfolder, "config.json")), **download) / subfolder
-        return cls.of(load_weights(folder)).to(check_dtype(torch_dtype))
+        folder = find_model(name, replace(MODEL, shipped=shipped_pipelines()), subfolder=subfolder or None, **download)
+        return cls.of(load_model(folder)).to(check_dtype(torch_dtype))
 
     def save_pretrained(self, folder: str | Path, safe_serialization: bool = True, variant: str | None = None) -> None:
         """Write config.json and model.safetensors, float32."""

@@ -7,7 +7,6 @@ the aligner puts its learned vector there.
 """
 
 import contextlib
-import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -16,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fluidlab.config import check_choice, check_range, data_dir
-from fluidlab.hub.find import Wanted, find_model, read_json
+from fluidlab.hub import Wanted, find_model, has_tokenizer, read_json, reading, tokenizer_beside
+from fluidlab.text.fingerprint import fingerprint_of
 from fluidlab.text.pieces import tokenizer_from_pieces, words_of
 
 # What to load where, smallest first; E is the width of the features. Sizes are those of the encoder in bfloat16.
@@ -43,14 +43,15 @@ class TextEncoder(nn.Module):
             encoder that has read the web.
         features_dtype: torch.float32, or torch.bfloat16 for half the memory.
         max_batch: prompts at once in the network, so that its memory does not grow with a longer list.
+        folder: that the weights came from, for `fingerprint`; None if there is none.
     """
 
     def __init__(self, model, tokenizer, words: list[str] | None = None, *,
-                 features_dtype: torch.dtype = torch.float32, max_batch: int = 64):
+                 features_dtype: torch.dtype = torch.float32, max_batch: int = 64, folder: Path | None = None):
         super().__init__()
         check_choice("features_dtype", features_dtype, DTYPES)
         check_range("max_batch", max_batch, 1, kind=int)
-        self.features_dtype, self.max_batch = features_dtype, max_batch
+        self.features_dtype, self.max_batch, self.folder = features_dtype, max_batch, folder
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.words = None if words is None else frozenset(words)
@@ -135,16 +136,19 @@ class TextEncoder(nn.Module):
         """SHA-256 of weights and tokenizer: features cached under another fingerprint are of another encoder.
 
         Args:
-            dtype: of the weights rounded to it, for features that were made in bfloat16; None for as they are.
+            dtype: the precision in which the features were made; None for that of the weights.
         """
         spec = json.loads(self.tokenizer.backend_tokenizer.to_str())
         spec.pop("padding"), spec.pop("truncation")                      # how it was last called, not what it is
-        digest = hashlib.sha256(json.dumps([spec, self.max_length], sort_keys=True).encode())
-        for name, weight in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            weight = weight.detach().to(device="cpu", dtype=dtype if weight.is_floating_point() else None)
-            digest.update(weight.contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprint_of(self.model, json.dumps([spec, self.max_length], sort_keys=True), dtype, self.folder)
+
+    def made(self, fingerprint: str) -> bool:
+        """Whether features under a fingerprint are of this encoder, in whichever of DTYPES they were made.
+
+        The weights are read once where it has the precision of then, and again only where it has not.
+        """
+        other = next(dtype for dtype in DTYPES if dtype != self.dtype)
+        return fingerprint == self.fingerprint() or fingerprint == self.fingerprint(other)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write an ordinary Hugging Face snapshot, and the words, into `folder` (made if missing)."""
@@ -200,23 +204,20 @@ def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32, *, s
         ValueError: nothing of that name can be read; the sentence names the cause and what to do.
     """
     check_choice("the dtype of a T5's weights", dtype, DTYPES)
-    wanted = Wanted(what="text encoder", shipped=tuple(_shipped()), classes=("T5EncoderModel",))
+    wanted = Wanted(what="text encoder", shipped=tuple(_shipped()), classes=("T5EncoderModel",),
+                    is_whole=has_tokenizer)
     folder = find_model(name, wanted, subfolder=subfolder, revision=revision, cache_dir=cache_dir)
     values = read_json(folder / "config.json")
     if values.get("model_type") != "t5":
         found = values.get("model_type") or values.get("_class_name") or values.get("kind")
         raise ValueError(f"The text encoder {str(name)!r} cannot be loaded, because {folder / 'config.json'} is of a "
                          f"{found!r} model and not of a 't5'; give the name of a T5.")
-    try:
-        with _no_bars():
-            model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
-    except Exception as error:                                           # what a broken file raises varies
-        cause = " ".join(str(error).split())[:300]
-        raise ValueError(f"The text encoder in {str(folder)!r} cannot be read ({type(error).__name__}: {cause}); "
-                         "make or download the folder again.") from error
+    with reading("text encoder", folder), _no_bars():
+        model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
     words = folder / WORDS_FILE
     words = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None
-    return TextEncoder(model, tokenizer, words, features_dtype=features_dtype, max_batch=max_batch).to(device)
+    return TextEncoder(model, tokenizer, words, features_dtype=features_dtype, max_batch=max_batch,
+                       folder=folder).to(device)
 
 
 def _load_model(folder: Path, dtype: torch.dtype):
@@ -227,8 +228,7 @@ def _load_model(folder: Path, dtype: torch.dtype):
 def _load_tokenizer(folder: Path):
     """The tokenizer beside the weights, or where a diffusers pipeline keeps it."""
     from transformers import AutoTokenizer
-    beside = folder.parent / folder.name.replace("text_encoder", "tokenizer")
-    for place in dict.fromkeys((folder, beside)):
+    for place in dict.fromkeys((folder, tokenizer_beside(folder))):
         if (place / "tokenizer.json").is_file():
             return AutoTokenizer.from_pretrained(place, local_files_only=True)
         if (place / "spiece.model").is_file():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from fluidlab.hub.find import Wanted, find_model, read_json
+from fluidlab.hub import Wanted, find_model, read_json
 from fluidlab.tokenizer.chunks import Chunks
 from fluidlab.tokenizer.contract import image_grid
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer

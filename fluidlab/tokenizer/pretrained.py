@@ -13,7 +13,8 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor, nn
 
-from fluidlab.hub.find import PIPELINE, read_json
+from fluidlab.hub import read_json, reading
+from fluidlab.hub.snapshot import PIPELINE
 from fluidlab.tokenizer.chunks import Chunks
 from fluidlab.tokenizer.contract import (
     PATCH_SIZE,
@@ -180,13 +181,9 @@ def load_diffusers(folder: Path, class_name: str, *, image_size: int | None = No
     """
     if class_name not in CLASSES:
         raise ValueError(f"{folder} holds a diffusers {class_name}, but only {', '.join(CLASSES)} can be a tokenizer.")
-    try:
+    with reading(class_name, folder):
         model = CLASSES[class_name].from_pretrained(folder, use_safetensors=True, local_files_only=True,
                                                     torch_dtype=torch.float32, low_cpu_mem_usage=False)
-    except Exception as error:                                 # what a broken file raises varies
-        cause = " ".join(str(error).split())[:300]
-        raise ValueError(f"The {class_name} in {str(folder)!r} cannot be read ({type(error).__name__}: {cause}): make "
-                         f"or download the folder again.") from error
     ours = read_json(folder / OURS) if (folder / OURS).is_file() else {}
     pixel_range = pixel_range or tuple(ours.get("pixel_range", _pixel_range(folder)))
     size = 256 if image_size is None else image_size
