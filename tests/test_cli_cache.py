@@ -41,3 +41,19 @@ def test_reading_is_measured_for_every_tokenizer_and_three_batch_sizes(tmp_path,
     assert all(int(rate) > 0 for _, _, rate in lines) and files(folder) == before
     assert main(["cache", str(tmp_path / "none"), "--measure"]) == 2
     assert "holds no token cache" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_in_the_order_of_rows_it_was_started_with(tmp_path, capsys):
+    """An order follows from window and batch size, or is of all rows; two never become one run."""
+    folder, started = small_cache(tmp_path / "cache"), {"none": [], "two": ["--window", "2"]}
+    for name, options in started.items():
+        command = ["train", "--cache", str(folder), "--head", "softmax", "--preset", "femto", "--steps", "2",
+                   "--device", "cpu", "--save-every", "2", "--threads", "1", "--out", str(tmp_path / name), "--resume"]
+        assert main([*command, "--batch-size", "8", *options]) == 0
+        assert main([*command, "--batch-size", "8", *options]) == 0
+        for changed, said in ((["--batch-size", "8", *([] if options else ["--window", "2"])], "started with order"),
+                              (["--batch-size", "8", "--window", "3"], "started with (order None|window 2)"),
+                              (["--batch-size", "4", *options], "started with batch_size 8, now it is 4")):
+            capsys.readouterr()
+            assert main([*command, *changed]) == 2
+            assert re.search(said, capsys.readouterr().err)

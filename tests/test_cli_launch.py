@@ -1,15 +1,19 @@
 """The command of the README over two real processes, started by torchrun."""
 
+import contextlib
 import importlib
 import io
 import json
+import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 import fluidlab as fl
 from fluidlab.cli import main
 from fluidlab.train.checkpoint import checkpoints
+from fluidlab.train.signals import stop_signals
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +86,43 @@ def test_a_stop_is_passed_on_once_and_waited_for(monkeypatch, tmp_path):
         fl.launch(["train"], processes=2)
     assert "in the session of its parent: False" in sys.stdout.getvalue()
     assert sys.stdout.getvalue().endswith("saved\n")
+
+
+def test_on_windows_a_stop_is_a_ctrl_break_to_a_group_of_its_own(monkeypatch):
+    """There a Ctrl-C cannot be sent to others, and a new group would not hear it."""
+    told, sent = {}, []
+
+    class Child(contextlib.nullcontext):
+        stdout, returncode = None, 1
+
+        def __init__(self, command, **options):
+            super().__init__(self)
+            told.update(options)
+
+        def send_signal(self, number):
+            sent.append(number)
+
+    def shows(stream):
+        if not sent:
+            raise KeyboardInterrupt
+    module = importlib.import_module("fluidlab.cli.launch")
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(module.subprocess, "CREATE_NEW_PROCESS_GROUP", 512, raising=False)
+    monkeypatch.setattr(module.signal, "CTRL_BREAK_EVENT", "break", raising=False)
+    monkeypatch.setattr(module.subprocess, "Popen", Child)
+    monkeypatch.setattr(module, "_show", shows)
+    with pytest.raises(KeyboardInterrupt):
+        fl.launch(["train"], processes=2)
+    assert sent == ["break"] and told["creationflags"] == 512 and "start_new_session" not in told
+
+
+def test_a_ctrl_break_asks_a_training_to_stop_where_there_is_one(monkeypatch):
+    """On a machine without it, another signal stands for it."""
+    trainer, before = SimpleNamespace(stop_asked=False), signal.getsignal(signal.SIGUSR1)
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    with stop_signals(trainer):
+        signal.raise_signal(signal.SIGUSR1)
+        assert trainer.stop_asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGUSR1)
+    assert signal.getsignal(signal.SIGUSR1) == before

@@ -1,8 +1,10 @@
-"""A streamed cache gives what the folder gives, keeps a window on disk, and says what failed."""
+"""A streamed cache gives what the folder gives, fetches and keeps what its lanes need, and says what failed."""
 
 import shutil
+from contextlib import closing
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 from caches import small_cache
@@ -66,7 +68,8 @@ def test_each_shard_is_fetched_once_an_epoch_and_the_window_alone_is_kept(memory
     fetched.clear()
     seen = torch.cat([stream.batch(step, 7, seed=1)[0][:, 0] for step in range(10)])
     assert sorted(seen.tolist()) == list(range(70))
-    assert sorted(name for name, _ in fetched) == [f"{k:05d}.arrow" for k in range(6)]
+    names = [name for name, _ in fetched]
+    assert set(names) == {f"{k:05d}.arrow" for k in range(6)} and len(names) <= 6 + 1, "one twice, where lanes meet"
     assert max(beside for _, beside in fetched) == 1, "a second shard may lie beside the one that comes"
     scratch = stream._shards.folder
     assert len(list(scratch.rglob("*.arrow"))) == 2
@@ -74,13 +77,13 @@ def test_each_shard_is_fetched_once_an_epoch_and_the_window_alone_is_kept(memory
     assert not scratch.exists()
 
 
-def test_it_resumes_in_the_middle_of_an_epoch_with_that_windows_shards_alone(memory, fetched):
+def test_it_resumes_in_the_middle_of_an_epoch_with_what_its_lanes_need_alone(memory, fetched):
     first = TokenCache("memory://stored", "vq", stream=True, window=2)
     whole = [first.batch(step, 10, seed=2) for step in range(14)]
     again = TokenCache("memory://stored", "vq", stream=True, window=2)
     fetched.clear()
     assert same(again.batch(9, 10, seed=2), whole[9])
-    assert 1 <= len(fetched) <= 4                                                # one window, or two that meet there
+    assert 1 <= len(fetched) <= 4                                                # of two lanes, each in one or in two
     assert all(same(again.batch(step, 10, seed=2), whole[step]) for step in range(10, 14))
 
 
@@ -90,38 +93,72 @@ def settled(stream):
         shard.exception()
 
 
-@pytest.mark.parametrize("ahead", [1, 2])
-def test_the_next_windows_shards_come_before_they_are_needed(folder, memory, fetched, ahead):
-    stream, mapped = TokenCache("memory://stored", "vq", stream=True, window=2, ahead=ahead), TokenCache(folder, "vq",
-                                                                                                         window=2)
+@pytest.fixture
+def even(folder, memory):
+    """A cache of 8 full shards, so that each of 2 or 4 lanes has whole ones; in a folder and in memory."""
+    even = small_cache(folder.parent / "even", num_images=96)
+    memory.put(str(even), "/stored/even", recursive=True)
+    return even, "memory://stored/even"
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+@pytest.mark.parametrize("parts", [[range(8)], [range(0, 4), range(4, 8)], [range(0, 6), range(6, 8)]],
+                         ids=["whole", "micro-batches", "across lanes"])
+def test_the_next_shards_come_before_they_are_needed_and_none_twice(even, fetched, ahead, parts):
+    folder, url = even
+    stream, mapped = TokenCache(url, "vq", stream=True, window=2, ahead=ahead), TokenCache(folder, "vq", window=2)
     fetched.clear()
     late, before = [], 0
-    for step in range(21):                                                       # three epochs of three windows
-        needed = {int(k) for k in mapped._homes(mapped.batch(step, 10, seed=2)[0][:, 0].numpy())}
+    for step in range(36):                                                       # three epochs of twelve
+        needed = {int(k) for k in mapped._homes(mapped.batch(step, 8, seed=2)[0][:, 0].numpy())}
         late.append(len(needed - set(stream._shards._kept)))
-        assert same(stream.batch(step, 10, seed=2), mapped.batch(step, 10, seed=2))
-        settled(stream)
-        on_disk = {int(p.stem) for p in stream._shards.folder.rglob("*.arrow")}
-        assert on_disk == set(stream._shards._kept) and len(on_disk) <= 2 + ahead
-        before = max(before, len(on_disk))
+        for rows in parts:
+            assert same(stream.batch(step, 8, 2, rows), mapped.batch(step, 8, 2, rows))
+            settled(stream)
+            on_disk = {int(p.stem) for p in stream._shards.folder.rglob("*.arrow")}
+            assert on_disk == set(stream._shards._kept) and len(on_disk) <= 2 + ahead
+            before = max(before, len(on_disk))
     assert late[0] == 2 and before == 2 + ahead
-    assert sum(late[1:]) == (0 if ahead == 2 else late[1:].count(1)) and max(late[1:]) == 2 - ahead
-    assert len(fetched) <= 3 * 6 + ahead, "a shard that was fetched ahead was fetched again"
+    assert set(late[1:]) == {0, 2 - ahead}, "both lanes change their shards in the same step"
+    assert len(fetched) <= 3 * 8 + ahead, "a shard was fetched again"
 
 
-def test_a_failure_ahead_reaches_who_needs_the_shard(folder, memory, no_waiting):
-    stream, mapped = TokenCache("memory://stored", "vq", stream=True, window=2, ahead=2), TokenCache(folder, "vq",
-                                                                                                     window=2)
-    stream.batch(0, 8, seed=2)
-    settled(stream)
-    broken = int(stream._shuffle.shards_around(2, 0, 24)[1][0])                  # two windows on
-    name = f"/stored/shards/{broken:05d}.arrow"
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_a_process_of_four_fetches_its_own_quarter(even, fetched, ahead):
+    """And 1, 2 and 4 processes that stream see the batches of one that reads a folder."""
+    folder, url = even
+    whole = [TokenCache(folder, "vq", window=4).batch(step, 8, seed=3) for step in range(12)]          # one epoch
+    for size in (1, 2, 4):
+        parts, counts, share = [], [], 8 // size
+        for rank in range(size):
+            rows, lanes = range(rank * share, (rank + 1) * share), 4 // size     # with two shards an epoch each
+            with closing(TokenCache(url, "vq", stream=True, window=4, ahead=ahead)) as stream:
+                fetched.clear()
+                parts.append([])
+                for step in range(12):
+                    parts[-1].append(stream.batch(step, 8, 3, rows))
+                    assert len(stream._shards._kept) <= lanes + min(ahead, lanes)
+                settled(stream)
+                counts.append({name for name, _ in fetched})
+                assert len(fetched) <= 2 * lanes + min(ahead, lanes), "of the next epoch, if at all"
+        for step, batch in enumerate(whole):
+            assert same(batch, [torch.cat(columns) for columns in zip(*(part[step] for part in parts), strict=True)])
+        assert set.union(*counts) == {f"{k:05d}.arrow" for k in range(8)}
+        assert ahead or sum(map(len, counts)) == 8, "no shard came to two processes"
+
+
+def test_a_failure_ahead_reaches_who_needs_the_shard(even, memory, no_waiting):
+    folder, url = even
+    stream, mapped = TokenCache(url, "vq", stream=True, window=2, ahead=2), TokenCache(folder, "vq", window=2)
+    shuffle, places = stream._shuffle, np.arange(8)
+    broken = shuffle.shards_around(2, places + 3 * 8, 8)[1][1]                   # of lane 1, the third it reads
+    name = f"/stored/even/shards/{broken:05d}.arrow"
     content = memory.cat_file(name)
     memory.rm(name)
     with pytest.raises(ValueError, match=f"memory:/{name} could not be read"):
         for step in range(9):
             assert same(stream.batch(step, 8, seed=2), mapped.batch(step, 8, seed=2))
-    assert step > 2
+    assert step == 6
     memory.pipe_file(name, content)
     assert same(stream.batch(step, 8, seed=2), mapped.batch(step, 8, seed=2))
     threads = list(stream._shards._threads._threads)

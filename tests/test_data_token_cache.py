@@ -1,12 +1,14 @@
 """Reading a token cache: what was written, in an order that follows from seed and step alone."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from caches import FakeText, Source, small_cache, tokenizers
 
+from fluidlab.data import token_cache
 from fluidlab.data.token_cache import TokenCache, cache_tokenizer, write_cache
 
 
@@ -101,6 +103,46 @@ def test_shards_make_no_difference(folder, sharded):
         assert same(one.gather([49, 0, 12, 11, 0]), many.gather(torch.tensor([49, 0, 12, 11, 0])))
 
 
+def lists(kind, *sizes):
+    """A pattern of Arrow's name for lists of fixed sizes, outermost first."""
+    for size in reversed(sizes):
+        kind = f"fixed_size_list<item: {kind}>[{size}]"
+    return re.escape(kind)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("name, claim, column, found, said", [
+    ("vae", lambda m: m["tokenizers"]["vae"].update(token_dim=4), "vae", lists("halffloat", 16, 2),
+     lists("halffloat", 16, 4)),
+    ("vq", lambda m: m["tokenizers"]["vq"].update(seq_len=8), "vq", lists("int32", 16), lists("int32", 8)),
+    ("vq", lambda m: m["text"].update(dim=6), "text", f".*{lists('halffloat', 3)}>", f".*{lists('halffloat', 6)}>"),
+    ("sd", lambda m: m["tokenizers"].update(sd=m["tokenizers"]["vq"]), "sd", "None", lists("int32", 16))])
+def test_columns_that_the_manifest_does_not_speak_of_are_refused(sharded, stream, name, claim, column, found, said):
+    """The bytes, the rows and the cache are right; both types are named when the shard is opened."""
+    manifest = json.loads((sharded / "manifest.json").read_text())
+    claim(manifest)
+    (sharded / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match=f"column {column} of shard .*00000.arrow is of type {found}, its manifest "
+                                         f"says {said};"):
+        TokenCache(sharded, name, stream=stream).gather([0])
+
+
+@pytest.mark.parametrize("small", [1, 2 ** 13], ids=["parts", "whole"])
+def test_texts_without_a_token_and_of_the_longest_length_come_padded(tmp_path, monkeypatch, small):
+    """In both ways of padding; an empty text is one that a mask hides whole."""
+    monkeypatch.setattr(token_cache, "SMALL", small)
+
+    class Lengths(FakeText):
+        def __call__(self, prompts):
+            features, mask = super().__call__(prompts)
+            return features, mask & (mask.sum(1, keepdim=True) != 2)
+    cache = TokenCache(small_cache(tmp_path / "cache", text_encoder=Lengths()), "vq")
+    tokens, features, mask = cache.gather([3, 1, 5, 0, 3])
+    assert mask.sum(1).tolist() == [4, 0, 0, 1, 4]
+    assert torch.equal(features[..., 2], mask * torch.tensor([4.0, 0, 0, 1, 4])[:, None])
+    assert features.dtype == torch.float32 and tokens[:, 0].tolist() == [3, 1, 5, 0, 3]
+
+
 def test_a_batch_is_what_its_rows_are_one_by_one(sharded):
     cache = TokenCache(sharded, "vae")
     tokens, features, mask = cache.gather(range(49, -1, -1))
@@ -157,6 +199,7 @@ def test_a_thousand_shards_do_not_use_up_the_open_files(tmp_path):
 
 def test_a_windowed_order_is_part_of_what_a_resumed_run_must_find(sharded):
     assert TokenCache(sharded, "vq").facts() == {"images": 50, "source": {}}
-    assert TokenCache(sharded, "vq", window=2).facts() == {"images": 50, "source": {}, "window": 2, "shard_size": 12}
+    assert TokenCache(sharded, "vq", window=2).facts() == {"images": 50, "source": {}, "order": "lanes", "window": 2,
+                                                           "shard_size": 12}
     with pytest.raises(ValueError, match="window must be a whole number at least 1, got 0"):
         TokenCache(sharded, "vq", window=0)

@@ -6,13 +6,16 @@ import pytest
 import torch.distributed.fsdp  # noqa: F401  here, so that four forked processes need not import it each
 from processes import in_processes
 from test_cli_launch import cache  # noqa: F401
-from test_train_parallel import NANO, RECIPE, trainer
+from test_train_parallel import NANO, RECIPE, Memory, trainer
 
 from fluidlab.cli import main
 from fluidlab.layers import whole
+from fluidlab.model.fluid import Fluid
 from fluidlab.presets import preset
+from fluidlab.train.parallel import build
 from fluidlab.train.plan import plan
 from fluidlab.train.shards import KINDS, local, look_at_step, spans
+from fluidlab.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,21 @@ def test_the_bytes_of_the_state_are_those_of_the_planner(two):
     most = max(map(sum, zip(two[0]["bytes"]["gathered"], two[0]["bytes"]["messages"], strict=True)))
     assert 0.8 * found.gathered < most <= found.gathered
     assert max(map(sum, zip(*two[0]["bytes"].values(), strict=True))) <= found.total
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_what_is_whole_at_once_is_what_the_planner_says(precision, tmp_path):
+    """Of so many blocks that their order has a middle; sums are float32 in both precisions."""
+    config = preset("nano", **NANO, depth=5)
+    recipe = RECIPE.replace(precision=precision)
+
+    def work(world):
+        return look_at_step(Trainer(build(config, recipe, world), Memory(Fluid(config), 32), recipe, None, world))
+    seen = in_processes(2, work, tmp_path)[0]["bytes"]
+    found = plan(config, devices=2, batch_size=8, precision=precision)
+    most = max(map(sum, zip(seen["gathered"], seen["messages"], strict=True)))
+    assert most == pytest.approx(found.gathered, rel=0.02)
+    assert max(map(sum, zip(*seen.values(), strict=True))) <= found.total
 
 
 def test_a_unit_is_whole_only_while_it_is_needed(two):

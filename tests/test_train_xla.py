@@ -7,10 +7,12 @@ import sys
 
 import pytest
 import torch
+from caches import small_cache
 from helpers import VARIANTS, batch
 from torch import nn
 from torch.nn import functional as F
 
+from fluidlab.cli import main
 from fluidlab.config import TrainConfig
 from fluidlab.layers import Norm
 from fluidlab.model.fluid import Fluid
@@ -18,7 +20,7 @@ from fluidlab.model.orders import RandomOrder
 from fluidlab.presets import preset
 from fluidlab.train.parallel import World, start
 from fluidlab.train.trainer import Trainer
-from fluidlab.train.xla import XLAWorld, has_tpu, layer_norm
+from fluidlab.train.xla import XLAWorld, has_tpu, layer_norm, recompute
 
 RECIPE = TrainConfig(steps=4, batch_size=8)
 
@@ -89,6 +91,33 @@ def test_layer_norm_is_layer_norm(norm):
         results.append((out, leaf.grad))
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+def test_options_that_would_do_nothing_are_refused():
+    with pytest.raises(ValueError, match="engine xla compiles every step by itself, got compile=True"):
+        XLAWorld(chips=4).prepare(Fluid(preset("femto")), RECIPE.replace(compile=True))
+    with pytest.raises(ValueError, match="the number of processes must be a multiple of shards, got 1 and 2"):
+        start("cpu", shards=2)
+    for device in ("xla", "xla:0", "abacus"):
+        with pytest.raises(ValueError, match=f"device must be one of cpu.*, got '{device[:3]}"):
+            start(device)
+
+
+def test_recomputing_is_asked_of_every_block_of_the_backbone():
+    model = XLAWorld(chips=4).prepare(Fluid(preset("femto")), RECIPE.replace(checkpointing=True))
+    assert all(block.forward.func is recompute for block in model.backbone.blocks)
+
+
+def test_the_command_refuses_what_the_engine_cannot_do(tmp_path, monkeypatch, capsys):
+    """Each reaches the engine from the command line, in one sentence and before anything is computed."""
+    line = ["train", "--cache", str(small_cache(tmp_path / "cache")), "--out", str(tmp_path / "run"), "--head",
+            "softmax", "--engine", "xla"]
+    assert main([*line, "--device", "cpu"]) == 2
+    assert "engine xla finds its own device" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(line) == 2
+    assert "from one process, got 2 processes: start one, without torchrun" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_the_engine_cannot_do_is_said(monkeypatch):

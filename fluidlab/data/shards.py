@@ -175,6 +175,28 @@ def open_batch(path: Path, cache: str, index: int, facts: dict) -> pa.RecordBatc
     return batch
 
 
+def column_types(manifest: dict, tokenizer: str) -> dict[str, pa.DataType]:
+    """The columns that are read for a tokenizer, and of what they are."""
+    facts = manifest["tokenizers"][tokenizer]
+    token = pa.list_(pa.float16(), facts["token_dim"]) if facts["kind"] == "continuous" else pa.int32()
+    return {"text": pa.list_(pa.list_(pa.float16(), manifest["text"]["dim"])),
+            tokenizer: pa.list_(token, facts["seq_len"])}
+
+
+def open_shard(path: Path, manifest: dict, index: int, tokenizer: str) -> Shard:
+    """A shard memory-mapped for one tokenizer, after the proof of `open_batch` and that of its columns.
+
+    Raises:
+        ValueError: it is not the one the manifest speaks of, or holds other columns.
+    """
+    batch = open_batch(path, manifest["cache"], index, manifest["shards"][index])
+    for name, said in column_types(manifest, tokenizer).items():
+        found = batch.schema.field(name).type if name in batch.schema.names else None
+        if found != said:
+            raise ValueError(f"column {name} of shard {path} is of type {found}, its manifest says {said}; {AGAIN}.")
+    return views(batch, tokenizer, manifest["text"]["dim"])
+
+
 def views(batch: pa.RecordBatch, tokenizer: str, text_dim: int) -> Shard:
     """The columns of a record batch for one tokenizer, of this layout or the first one (flat text, Array2D tokens)."""
     text, tokens = batch.column("text"), batch.column(tokenizer)

@@ -1,4 +1,4 @@
-"""Shards read from anywhere that fsspec reaches (https, s3, gs, hf, another folder), a window of them kept on disk.
+"""Shards read from anywhere that fsspec reaches (https, s3, gs, hf, another folder), a few of them kept on disk.
 
 It does not know in which order rows are wanted. Notice that every byte is compared with the manifest's SHA-256 when it
 arrives, that a fetch is tried again before a long training is given up, and that a shard's place is made free before
@@ -13,7 +13,7 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from fluidlab.data.shards import MANIFEST, SHARDS, Shard, open_batch, sha256, shard_path, views
+from fluidlab.data.shards import MANIFEST, SHARDS, Shard, open_shard, sha256, shard_path
 from fluidlab.hub import hub_failure, split_name
 
 TRIES = 4                                    # of one fetch, 1, 2 and 4 seconds apart
@@ -86,11 +86,11 @@ def remote_manifest(url: str) -> dict:
 
 
 class ShardStream:
-    """The shards of a cache at an address, as `stream[k]`; the last used ones lie on disk, memory-mapped.
+    """The shards of a cache at an address, as `stream[k]`; the needed ones lie on disk, memory-mapped.
 
     Args:
         url: of the cache.  manifest: its own.  tokenizer: whose tokens.
-        window: shards on disk, at least 1.  ahead: so many more, fetched in threads before they are needed.
+        window: at most so many shards on disk, at least 1.  ahead: so many more, fetched before they are needed.
     """
 
     def __init__(self, url: str, manifest: dict, tokenizer: str, window: int, ahead: int = 0):
@@ -99,7 +99,7 @@ class ShardStream:
         self._fs, path = file_system(url)
         self._path = path.rstrip("/")
         self._kept: OrderedDict[int, Future] = OrderedDict()            # the one used longest ago comes first
-        self._expected, self._batch = set(), set()                      # shards to spare: of the window, of the batch
+        self._lanes, self._following, self._batch = {}, (), set()       # which shards are to be spared
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(max(1, min(ahead, 4)), thread_name_prefix="fluidlab-stream")
         self._scratch = tempfile.TemporaryDirectory(prefix="fluidlab-stream-")     # removed with this object
@@ -125,13 +125,24 @@ class ShardStream:
             yield self[k]
         self._batch = set()
 
-    def expect(self, now, following=()) -> None:
-        """Keep the window that is read now, and begin to fetch `ahead` shards of the following; returns at once."""
+    def expect(self, lanes: dict[int, tuple[int, int, int]]) -> None:
+        """Keep what lanes read now: lane -> its shard, its next one, and the batches until then. Others stand still."""
         with self._lock:
-            following = [int(k) for k in following[:self.ahead]]
-            self._expected = {*map(int, now), *following}
-            for k in following:
+            self._lanes.update(lanes)
+
+    def fetch_ahead(self) -> None:
+        """Begin to fetch the `ahead` next shards that are needed soonest, and remove what no lane needs; at once."""
+        with self._lock:
+            soonest = sorted((batches, lane, shard) for lane, (_, shard, batches) in self._lanes.items())
+            self._following = [shard for _, _, shard in soonest[:self.ahead]]
+            for k in self._kept.keys() - self._expected:
+                self._remove(k)
+            for k in self._following:
                 self._asked(k)
+
+    @property
+    def _expected(self) -> set[int]:
+        return {*(now for now, _, _ in self._lanes.values()), *self._following}
 
     def _asked(self, index: int) -> Future:
         if index not in self._kept:
@@ -141,14 +152,16 @@ class ShardStream:
         return self._kept[index]
 
     def _make_room(self) -> None:
-        """Remove the shard used longest ago that neither batch nor window needs; else one that the batch does not."""
+        """Remove the shard used longest ago that neither batch nor lane needs; else one that the batch does not."""
         for spared in (self._batch | self._expected, self._batch, ()):
             oldest = next((k for k in self._kept if k not in spared), None)
             if oldest is not None:
-                break
-        shard = self._kept.pop(oldest)
+                return self._remove(oldest)
+
+    def _remove(self, index: int) -> None:
+        shard = self._kept.pop(index)
         if not shard.cancel() and shard.exception() is None:            # views still in use stay valid
-            shard_path(self.folder, oldest).unlink()
+            shard_path(self.folder, index).unlink()
 
     def _fetched(self, index: int) -> Shard:
         local, facts = shard_path(self.folder, index), self.manifest["shards"][index]
@@ -159,8 +172,7 @@ class ShardStream:
             local.unlink()
             raise ValueError(f"{url} is not what its manifest says: {size} bytes with SHA-256 {digest[:12]}, not "
                              f"{facts['bytes']} with {facts['sha256'][:12]}; copy the cache there again.")
-        return views(open_batch(local, self.manifest["cache"], index, facts), self.tokenizer,
-                     self.manifest["text"]["dim"])
+        return open_shard(local, self.manifest, index, self.tokenizer)
 
     def close(self) -> None:
         """Forget all shards, end the threads and remove the folder they lay in."""

@@ -19,8 +19,9 @@ from fluidlab.data.shards import (
     AGAIN,
     MANIFEST,
     PLAN,
+    Shard,
     missing_shards,
-    open_batch,
+    open_shard,
     sha256,
     shard_path,
     views,
@@ -32,6 +33,7 @@ from fluidlab.data.streaming import ShardStream, is_url, remote_manifest
 __all__ = ["MANIFEST", "TokenCache", "cache_tokenizer", "missing_shards", "read_manifest", "tokens_fingerprint",
            "weights_fingerprint", "what_is_missing", "write_cache"]
 WINDOW = 4                                   # shards whose rows a stream mixes
+SMALL = 2 ** 13                              # numbers of a text with its padding; measured on one core
 
 
 def cache_tokenizer(folder: str | Path, kind: str) -> str:
@@ -71,9 +73,10 @@ class TokenCache:
         folder: written by `write_cache`, or an address of such a folder that fsspec knows (then stream=True).
         tokenizer: which of its tokens to read; may be left out when there is only one.
         stream: fetch shards when they are needed and keep the window's on disk, instead of memory-mapping all.
-        window: mix the rows of so many shards at a time, instead of all rows; a stream's default is 4.
-        ahead: shards of the next window that a stream fetches in threads meanwhile, and keeps on disk besides: 0 is
-            least disk and a stop at every window's end, `window` is no stop if the connection is as fast as training.
+        window: mix the rows of so many shards at a time, instead of all rows; a stream's default is 4. A multiple of
+            the number of processes lets each fetch its own shards alone (`WindowShuffle`).
+        ahead: shards that a stream fetches in threads before they are needed, and keeps on disk besides: 0 is least
+            disk and a stop at every shard's end, `window` is no stop if the connection is as fast as training.
 
     Raises:
         ValueError: there is no complete cache, it has no such tokenizer, a shard is missing, cut short or another's,
@@ -101,18 +104,19 @@ class TokenCache:
             self._shards = ShardStream(str(folder), self.manifest, tokenizer, window, ahead)
             sizes = [facts["rows"] for facts in self.manifest["shards"]]
         else:
-            self._shards = [views(batch, tokenizer, self.text_dim) for batch in self._batches(Path(folder))]
+            self._shards = self._opened(Path(folder))
             sizes = [len(shard.tokens) for shard in self._shards]
         self._first = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])              # (shards + 1,)
         self._shuffle = FullShuffle(len(self)) if window is None else WindowShuffle(sizes, window)
 
-    def _batches(self, folder: Path) -> list:
-        """The memory-mapped record batches, one a shard; of the layout without shards, those of `datasets`."""
+    def _opened(self, folder: Path) -> list[Shard]:
+        """All shards, memory-mapped; of the layout without shards, the record batches of `datasets`."""
         if "shards" in self.manifest:
-            return [open_batch(shard_path(folder, k), self.manifest["cache"], k, facts)
-                    for k, facts in enumerate(self.manifest["shards"])]
+            return [open_shard(shard_path(folder, k), self.manifest, k, self.tokenizer)
+                    for k in range(len(self.manifest["shards"]))]
         from datasets import load_from_disk  # takes a second to import: only for the first layout
-        return load_from_disk(str(folder / "arrow")).data.table.to_batches()
+        return [views(batch, self.tokenizer, self.text_dim)
+                for batch in load_from_disk(str(folder / "arrow")).data.table.to_batches()]
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -124,7 +128,8 @@ class TokenCache:
 
     def facts(self) -> dict:
         """Which images these are, how many, and of what; if not all are mixed, what decides their order."""
-        order = {} if self.window is None else {"window": self.window, "shard_size": self.manifest.get("shard_size")}
+        order = {} if self.window is None else {"order": "lanes", "window": self.window,
+                                                "shard_size": self.manifest.get("shard_size")}
         return {"images": len(self), "source": self.manifest["source"], **order}
 
     def fingerprints(self) -> dict[str, str]:
@@ -161,19 +166,19 @@ class TokenCache:
         """Tokens (B, N, C) float or (B, N) long, features (B, S, E) float32, mask (B, S); S is the cache's longest."""
         indices = np.fromiter(indices, np.int64, len(indices))
         B, S = len(indices), max(self.max_length, 1)
-        tokens, features, lengths = None, np.zeros((B, S, self.text_dim), np.float16), np.zeros(B, np.int64)
+        tokens, texts = None, [None] * B
         for shard, places, rows in self._by_shard(indices):
             if tokens is None:
                 tokens = np.empty((B, *shard.tokens.shape[1:]), shard.tokens.dtype)
             tokens[places] = shard.tokens[rows]
-            starts, ends = shard.starts[rows], shard.starts[rows + 1]
-            lengths[places] = ends - starts
-            for place, start, end in zip(places.tolist(), starts.tolist(), ends.tolist(), strict=True):
-                features[place, :end - start] = shard.text[start:end]       # faster than one index of all, measured
+            starts, ends = shard.starts[rows].tolist(), shard.starts[rows + 1].tolist()
+            for place, start, end in zip(places.tolist(), starts, ends, strict=True):
+                texts[place] = shard.text[start:end]
+        lengths = np.array([len(text) for text in texts])
         mask = np.arange(S) < lengths[:, None]                                             # (B, S)
         tokens = torch.from_numpy(tokens)
         tokens = tokens.float() if self.kind == "continuous" else tokens.long()
-        return tokens, torch.from_numpy(features).float(), torch.from_numpy(mask)
+        return tokens, padded(texts, S), torch.from_numpy(mask)
 
     def _by_shard(self, indices: np.ndarray):
         """Each shard that holds some of the rows, with their places and their row numbers in it.
@@ -199,20 +204,34 @@ class TokenCache:
             rows: the places in the batch that are wanted, for example this process's; None = all.
         """
         places = step * batch_size + np.asarray(range(batch_size) if rows is None else rows)
-        epochs, order = places // len(self), places % len(self)
-        indices = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            indices[here] = self._shuffle(seed, int(epoch), order[here])
-        if not isinstance(self._shards, ShardStream) or not len(places):
+        indices = self._shuffle(seed, places, batch_size)
+        if not isinstance(self._shards, ShardStream):
             return self.gather(indices)
-        now, following = self._shuffle.shards_around(seed, int(epochs[-1]), int(order[-1]))
-        self._shards.expect(now)
+        self._shards.expect(self._shuffle.shards_around(seed, places, batch_size))
         batch = self.gather(indices)
-        self._shards.expect(now, following)
+        self._shards.fetch_ahead()
         return batch
 
     def close(self) -> None:
         """Remove what a stream keeps on disk; a folder has nothing to close."""
         if isinstance(self._shards, ShardStream):
             self._shards.close()
+
+
+def padded(texts: list[np.ndarray], length: int) -> Tensor:
+    """Texts (n, E) float16, each of its own n, as one (B, length, E) float32 with zeros behind each.
+
+    Small ones are the faster padded and then made float32, all at once. Of large ones only what is no padding should be
+    touched, which copying many parts in one call does, and it makes them float32 on the way.
+    """
+    B, E = len(texts), texts[0].shape[1]
+    if length * E < SMALL:
+        features = np.zeros((B, length, E), np.float16)
+        for place, text in enumerate(texts):
+            features[place, :len(text)] = text
+        return torch.from_numpy(features).float()
+    features = torch.from_numpy(np.zeros((B * length, E), np.float32))
+    lengths = [len(text) for text in texts]
+    parts = features.split([n for here in lengths for n in (here, length - here)])
+    torch._foreach_copy_(parts[::2], torch.from_numpy(np.concatenate(texts)).split(lengths))
+    return features.view(B, length, E)

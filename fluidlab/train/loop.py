@@ -166,8 +166,11 @@ def check_same_run(run: Path, asked: dict) -> None:
         return
     kept, asked = json.loads((run / "run.json").read_text(encoding="utf-8")), json.loads(json.dumps(asked))
     for part in ("model", "train", "fingerprints", "data", "validation"):
-        for key, value in asked.get(part, {}).items():
-            found = kept.get(part, {}).get(key, value)
+        then, now = kept.get(part, {}), asked.get(part, {})
+        if part == "data" and then and now:             # what one of them does not name is decided otherwise
+            then, now = ({**dict.fromkeys([*then, *now]), **facts} for facts in (then, now))
+        for key, value in now.items():
+            found = then.get(key, value)
             if found != value and key not in MAY_CHANGE:
                 raise ValueError(f"{run} was started with {key} {found}, now it is {value}: name a new folder, or ask "
                                  f"for the same.")

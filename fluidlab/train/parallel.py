@@ -191,12 +191,12 @@ def start(device: str | torch.device | None = None, *, shards: int = 0, timeout:
 
     Args:
         engine: "fsdp", "xla" (torch_xla, one process for all chips), or "auto": xla where it finds a TPU.
-        device: "cpu", "cuda" ...; None = the accelerator that is found.
+        device: "cpu", or the accelerator that is found ("cuda" ...), which None is.
         shards: devices that share one copy of the state; 0 = all.
         timeout: seconds after which a peer that does not answer is given up.
 
     Raises:
-        ValueError: processes or chips are not a multiple of shards, or the engine is not what is here.
+        ValueError: processes or chips are not a multiple of shards, or engine or device are not what is here.
     """
     check_choice("engine", engine, ("auto", "fsdp", "xla"))
     from fluidlab.train.xla import has_tpu, start_xla
@@ -204,15 +204,30 @@ def start(device: str | torch.device | None = None, *, shards: int = 0, timeout:
         raise ValueError(f"engine xla finds its own device (PJRT_DEVICE names another), got device {str(device)!r}.")
     if engine == "xla" or engine == "auto" and device is None and has_tpu():
         return start_xla(shards)
-    device = find_device() if device is None else torch.device(device)
+    here = find_device()
+    device = here if device is None else device
+    check_choice("device", str(device).partition(":")[0], tuple(dict.fromkeys(("cpu", here.type))))
+    device = torch.device(device)
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
+        check_shards("processes", 1, shards)
         return World(device=device)
     local = int(os.environ.get("LOCAL_RANK", 0))
     if device.type not in ("cpu", "tpu"):                                   # a TPU process sees one chip only
         torch.accelerator.set_device_index(local)
         device = torch.device(device.type, local)
     return join(device, shards=shards, timeout=timeout)
+
+
+def check_shards(what: str, size: int, shards: int) -> int:
+    """How many of `size` processes or chips share one copy of the state; 0 = all.
+
+    Raises:
+        ValueError: size is not a multiple of shards.
+    """
+    if shards and size % shards:
+        raise ValueError(f"the number of {what} must be a multiple of shards, got {size} and {shards}.")
+    return shards or size
 
 
 def join(device: torch.device, *, shards: int = 0, timeout: float = 600.0, **init) -> World:
@@ -228,10 +243,12 @@ def join(device: torch.device, *, shards: int = 0, timeout: float = 600.0, **ini
     backend = dist.get_default_backend_for_device(device)
     both = backend if device.type == "cpu" else f"cpu:gloo,{device.type}:{backend}"
     dist.init_process_group(both, timeout=timedelta(seconds=timeout), **init)
-    size, shards = dist.get_world_size(), shards or dist.get_world_size()
-    if size % shards:
+    size = dist.get_world_size()
+    try:
+        shards = check_shards("processes", size, shards)
+    except ValueError:
         dist.destroy_process_group()
-        raise ValueError(f"the number of processes must be a multiple of shards, got {size} and {shards}.")
+        raise
     mesh = (init_device_mesh(device.type, (size,), mesh_dim_names=("shard",)) if size == shards else
             init_device_mesh(device.type, (size // shards, shards), mesh_dim_names=("replicate", "shard")))
     side = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))

@@ -103,10 +103,8 @@ def plan(config: ModelConfig, *, devices: int, batch_size: int, shards: int | No
     if batch_size % (devices * micro_batch):
         raise ValueError(f"the {batch_size // devices} images of each device must be a multiple of micro_batch, got "
                          f"{micro_batch}.")
-    shard, unit = _shard_elements(config, shards), _largest_unit(config)
-    dtype = DTYPES[precision]
-    # two units gathered (one computes, the next is on its way), one unit's gradients, and their float32 sum
-    gathered = 0 if shards == 1 else unit * (3 * dtype.itemsize + 4)
+    shard, dtype = _shard_elements(config, shards), DTYPES[precision]
+    gathered = 0 if shards == 1 else _gathered(config, dtype.itemsize)
     return Plan(config=config, devices=devices, shards=shards, batch_size=batch_size, micro_batch=micro_batch,
                 checkpointing=checkpointing, precision=precision, text_tokens=text_tokens,
                 parameters=part_counts(config)["total"], weights=4 * shard, gradients=4 * shard, optimizer=8 * shard,
@@ -193,11 +191,17 @@ def _shard_elements(config: ModelConfig, shards: int) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _largest_unit(config: ModelConfig) -> int:
-    """Parameters of the largest part that is gathered at once: a block, the head, or what else stands alone."""
+def _gathered(config: ModelConfig, itemsize: int) -> int:
+    """Bytes of what is whole at the fullest moment of the backward pass, and of the messages then.
+
+    Of a block: its weights, its gradients, the next block's weights on their way, a float32 sum of the block before.
+    Each part of the model keeps its last sum until the pass is done: the head's lies beside the blocks', or, where
+    a table of codes embeds too and is reduced at the end, a block's beside the head's.
+    """
     counts = part_counts(config.replace(depth=1, aligner_depth=1))
     block = part_counts(config.replace(depth=2, aligner_depth=1))["total"] - counts["total"]
-    return max(block, counts["head"], counts["aligner"])
+    block, head = max(block, counts["aligner"]), counts["head"]
+    return max((3 * itemsize + 4) * block + 4 * head, (2 * itemsize + 4) * head + 4 * block)
 
 
 def describe(found: Plan) -> dict[str, int]:

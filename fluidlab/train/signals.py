@@ -10,7 +10,10 @@ from fluidlab.train.trainer import Trainer
 
 @contextmanager
 def stop_signals(trainer: Trainer):
-    """Ctrl-C and SIGTERM ask the trainer to stop after this step, all processes at the same one; twice means now."""
+    """Ctrl-C and SIGTERM ask the trainer to stop after this step, all processes at the same one; twice means now.
+
+    On Windows a Ctrl-Break does too, which is what `fl.launch` sends there.
+    """
     def ask(number, frame):
         if trainer.stop_asked:
             raise KeyboardInterrupt
@@ -19,7 +22,8 @@ def stop_signals(trainer: Trainer):
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")
+    old = {number: signal.signal(number, ask) for name in names if (number := getattr(signal, name, None)) is not None}
     try:
         yield
     finally:

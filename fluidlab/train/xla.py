@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fluidlab.config import TrainConfig
 from fluidlab.model.fluid import Fluid
-from fluidlab.train.parallel import World
+from fluidlab.train.parallel import World, check_shards
 
 
 def has_tpu() -> bool:
@@ -56,9 +56,7 @@ def start_xla(shards: int = 0) -> "XLAWorld":
     xr.use_spmd()
     _alone(xr.process_count())
     chips = xr.global_runtime_device_count()
-    shards = shards or chips
-    if chips % shards:
-        raise ValueError(f"the number of chips must be a multiple of shards, got {chips} and {shards}.")
+    shards = check_shards("chips", chips, shards)
     mesh = spmd.Mesh(list(range(chips)), (chips // shards, shards), ("replicate", "shard"))
     return XLAWorld(device=torch_xla.device(), mesh=mesh, chips=chips, shards=shards)
 
@@ -84,7 +82,13 @@ class XLAWorld(World):
         return batches
 
     def prepare(self, model: Fluid, config: TrainConfig) -> Fluid:
-        """Recompute, as the recipe says; values are split once they are there (`settle`), and XLA always compiles."""
+        """Recompute, as the recipe says; values are split once they are there (`settle`).
+
+        Raises:
+            ValueError: the recipe asks for torch.compile, which does not work beside XLA's compiler.
+        """
+        if config.compile:
+            raise ValueError("engine xla compiles every step by itself, got compile=True: leave --compile out.")
         if config.checkpointing:
             for block in model.backbone.blocks:
                 block.forward = partial(recompute, block.forward)
