@@ -25,6 +25,8 @@ check_psnr = Check(
             lambda x, y: 10 * torch.log10(1 / _mse(x, y)),
         "the peak is 255 here: that is for bytes; pixels in [-1, 1] have a peak of 2.":
             lambda x, y: 10 * torch.log10(255**2 / _mse(x, y)),
+        "the peak is taken from the pixels at hand: it is the width of the range that pixels may have, which is 2.":
+            lambda x, y: 10 * torch.log10((x.max() - x.min()).square() / _mse(x, y)),
         "the peak is not squared: the formula has peak^2, which is 4.": lambda x, y: 10 * torch.log10(2 / _mse(x, y)),
         "one number for the whole batch: take the mean over channels, rows and columns, so that each picture keeps its "
         "own error.": lambda x, y: 10 * torch.log10(4 / (x - y).square().mean()),
