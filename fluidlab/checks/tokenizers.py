@@ -36,6 +36,8 @@ check_psnr = Check(
             lambda x, y: 10 * torch.log10(4 / (x - y).abs().mean(dim=(1, 2, 3))),
         "a root too many: 10 belongs to the mean squared error itself, 20 would belong to its root.":
             lambda x, y: 10 * torch.log10(2 / _mse(x, y).sqrt()),
+        "the factor is 20: it belongs to the root of MSE, and 10 to MSE itself.":
+            lambda x, y: 20 * torch.log10(4 / _mse(x, y)),
         "the squared differences are summed up: take their mean, or a larger picture would be a worse one.":
             lambda x, y: 10 * torch.log10(4 / (x - y).square().sum(dim=(1, 2, 3))),
         "the sign is wrong: the error stands below the line, so that a smaller error gives more decibels.":
@@ -61,6 +63,9 @@ check_unpack = Check(
     mistakes={
         "the shape is right and no number has changed its place: reshape alone does not move a 2x2 block together.":
             lambda tokens, grid: tokens.reshape(len(tokens), -1, 2 * grid[0], 2 * grid[1]),
+        "the numbers of the tokens were only moved to the front and reshaped: split them into row, column and channel, so "
+        "that four of them come to lie in one 2x2 block of each channel.": lambda tokens, grid: tokens.transpose(1, 2).reshape(
+            len(tokens), -1, 2 * grid[0], 2 * grid[1]),
         "a token is read as (channel, row, column): its numbers run over (row, column, channel), the channel fastest.":
             _unpacked("BhwCyx", "BChywx"),
         "row and column inside a block are exchanged: the second pixel of a token is the one to the right.":
@@ -139,6 +144,8 @@ check_perplexity = Check(
             lambda codes, V: codes.unique().numel(),
         "a code that is never used gives 0 times minus infinity, which is not a number: leave out the shares that are "
         "0.": lambda codes, V: (-(_share(codes, V) * _share(codes, V).log()).sum()).exp(),
+        "a code that is never used has the share 0, and 0 has no logarithm: leave out the shares that are 0.":
+            lambda codes, V: math.exp(-sum(share * math.log(share) for share in _share(codes, V).tolist())),
         "the minus sign is missing: a logarithm of a share is negative, so the entropy is minus the sum.":
             lambda codes, V: (-_entropy(_share(codes, V))).exp(),
         "the mean over the codes instead of the sum: the shares are weights already, and they add up to 1.":
