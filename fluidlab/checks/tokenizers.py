@@ -63,9 +63,9 @@ check_unpack = Check(
     mistakes={
         "the shape is right and no number has changed its place: reshape alone does not move a 2x2 block together.":
             lambda tokens, grid: tokens.reshape(len(tokens), -1, 2 * grid[0], 2 * grid[1]),
-        "the numbers of the tokens were only moved to the front and reshaped: split them into row, column and channel, so "
-        "that four of them come to lie in one 2x2 block of each channel.": lambda tokens, grid: tokens.transpose(1, 2).reshape(
-            len(tokens), -1, 2 * grid[0], 2 * grid[1]),
+        "the numbers of the tokens were only moved to the front and reshaped: split them into row, column and channel, "
+        "so that four of them come to lie in one 2x2 block of each channel.":
+            lambda tokens, grid: tokens.transpose(1, 2).reshape(len(tokens), -1, 2 * grid[0], 2 * grid[1]),
         "a token is read as (channel, row, column): its numbers run over (row, column, channel), the channel fastest.":
             _unpacked("BhwCyx", "BChywx"),
         "row and column inside a block are exchanged: the second pixel of a token is the one to the right.":

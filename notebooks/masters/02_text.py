@@ -492,7 +492,7 @@ print(f"mask {tuple(text_mask.shape)}: prompts, text tokens with the null token 
 #   (B, H, N, S) with rows that sum to 1 and weights of exactly 0 on padding. It is the formula above, for all prompts,
 #   heads and image tokens at once.
 # right: |-
-#   no weight falls on padding, each prompt's weights sum to 1, and the empty prompt puts all of its weight on the null
+#   no weight falls on padding, each row sums to 1, and the empty prompt puts all of its weight on the null
 #   token.
 # hints:
 #   - "`q @ k.transpose(-1, -2)` gives all scores, (B, H, N, S). Which number are they divided by?"
