@@ -125,7 +125,8 @@ for name, reconstruction in both.items():
 # task: |-
 #   Write `psnr(images, reconstructions)` for two batches of shape (B, 3, H, W) whose pixels lie in [-1, 1]: a tensor of
 #   shape (B,) with the PSNR of each image by itself, by the formula above. MSE is the mean of the squared differences
-#   over colours, rows and columns. No picture here equals its reconstruction, so nothing needs to be guarded. Later cells use your function.
+#   over colours, rows and columns. No picture here equals its reconstruction, so nothing needs to be guarded. Later
+#   cells use your function.
 # right: |-
 #   a picture that is too bright by 0.1 everywhere has 26.02 dB, and by 0.2 exactly 20 dB.
 # hints:
