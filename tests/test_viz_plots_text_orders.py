@@ -163,6 +163,13 @@ FIGURES = {
 }
 
 
+def test_a_table_of_tokens_says_what_each_real_one_gets():
+    mask, pieces = torch.tensor([[True, True], [True, False]]), [["a", "b"], ["c"]]
+    texts = [text.get_text() for text in mask_figure(mask, pieces, torch.tensor([[0.25, 0.75], [1, 0]])).axes[0].texts]
+    assert texts == ["a\n25%", "b\n75%", "c\n100%"]
+    assert [text.get_text() for text in mask_figure(mask, pieces).axes[0].texts] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_are_drawn_within_a_notebooks_page(name):
     figure = FIGURES[name]()

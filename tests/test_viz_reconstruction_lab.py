@@ -13,12 +13,14 @@ from fluidlab.data.photos import load_photo
 from fluidlab.tokenizer import VAEConfig, VAETokenizer, VQConfig, VQTokenizer
 from fluidlab.viz.plots_tokenizers import (
     changed_pixels,
+    code_shares,
     code_usage,
     comparison,
     crop,
     drift,
     error_map,
     latent_channels,
+    nearest_codes,
     rate_curve,
     reconstruction_rows,
     vocabulary_curves,
@@ -162,3 +164,18 @@ def test_every_plot_becomes_a_picture():
                vocabulary_curves([16, 32], [10.0, 11.0], [1.0, 0.9]),
                drift(torch.tensor([0.0, 128, 255]), {"continuous": torch.tensor([1.0, 128.0, 250.0])})]
     assert all("data:image/" in figure_html(figure, alt="a plot") for figure in figures)
+
+
+def test_shares_are_bars_in_per_cent_under_their_perplexity():
+    left, right = code_shares({"even": torch.tensor([0.5, 0.5]), "one": torch.tensor([1.0, 0.0])},
+                              {"even": 2.0, "one": 1.0}).axes
+    assert [bar.get_height() for bar in left.patches] == [50, 50] and left.get_title() == "even: 2.00"
+    assert [bar.get_height() for bar in right.patches] == [100, 0] and right.get_title() == "one: 1.00"
+
+
+def test_each_vector_is_joined_to_its_code():
+    axis = nearest_codes(torch.tensor([[0.0, 1.0], [4.0, 4.0]]), torch.tensor([[1.0, 1.0], [5.0, 5.0]]),
+                         torch.tensor([0, 1])).axes[0]
+    assert [line.get_xydata().tolist() for line in axis.lines if len(line.get_xdata()) == 2] == [
+        [[0, 1], [1, 1]], [[4, 4], [5, 5]]]
+    assert [text.get_text() for text in axis.texts] == ["0", "1"]

@@ -1,5 +1,20 @@
-"""What looks at a machine (`doctor`) and at a student's answers (`check_...`, one for each exercise)."""
+"""What looks at a machine (`doctor`, `online`) and at a student's answers (`check_...`, one for each exercise).
 
-from fluidlab.checks.orders import check_causal_mask, check_cosine_schedule, check_shift_by_one
+The checks are imported when they are asked for: the doctor must be able to speak where half of the packages is missing.
+"""
 
-__all__ = ["check_causal_mask", "check_cosine_schedule", "check_shift_by_one"]
+from importlib import import_module
+
+EXERCISES = {
+    "tokenizers": ("psnr", "unpack", "perplexity", "vq_lookup"),
+    "text": ("cosine_similarities", "masked_mean", "text_attention", "word_attention"),
+    "orders": ("causal_mask", "shift_by_one", "cosine_schedule"),
+}
+WHERE = {f"check_{name}": topic for topic, names in EXERCISES.items() for name in names}
+__all__ = list(WHERE)
+
+
+def __getattr__(name):
+    if name not in WHERE:
+        raise AttributeError(f"fluidlab.checks has no {name}; it has {', '.join(WHERE)}")
+    return getattr(import_module(f"fluidlab.checks.{WHERE[name]}"), name)

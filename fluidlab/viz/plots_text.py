@@ -38,21 +38,25 @@ def pieces_html(rows: list[tuple[str, list[str]]]) -> str:
     return "".join(lines)
 
 
-def mask_figure(mask: Tensor, pieces: list[list[str]]) -> Figure:
+def mask_figure(mask: Tensor, pieces: list[list[str]], shares: Tensor | None = None) -> Figure:
     """A batch of texts as a table: real tokens with their piece, padding hatched.
 
     Args:
         mask: (B, S) bool, True = real token.  pieces: the pieces of each row.
+        shares: (B, S) from 0 to 1, written below the pieces in per cent; the larger, the darker.
     """
     B, S = mask.shape
-    figure, axis = plt.subplots(figsize=(min(10.0, 0.95 * S + 1), 0.5 * B + 0.9))
+    shades = torch.full((B, S), 0.2) if shares is None else 0.1 + 0.5 * shares
+    figure, axis = plt.subplots(figsize=(min(10.0, 0.95 * S + 1), (0.5 if shares is None else 0.7) * B + 0.9))
     for row in range(B):
         for column in range(S):
             real = bool(mask[row, column])
-            axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor="#cfe8f7" if real else "#eeeeee",
-                                         edgecolor="white" if real else "#999999", hatch=None if real else "///"))
+            color = plt.matplotlib.colormaps["Blues"](float(shades[row, column])) if real else "#eeeeee"
+            axis.add_patch(plt.Rectangle((column, row), 1, 1, facecolor=color, edgecolor="white" if real else "#999999",
+                                         hatch=None if real else "///"))
             if real:
-                axis.text(column + 0.5, row + 0.5, pieces[row][column], ha="center", va="center", fontsize=10)
+                share = "" if shares is None else f"\n{float(shares[row, column]):.0%}"
+                axis.text(column + 0.5, row + 0.5, pieces[row][column] + share, ha="center", va="center", fontsize=10)
     axis.set(xlim=(0, S), ylim=(B, 0), xlabel="token s", ylabel="prompt b", xticks=np.arange(S) + 0.5,
              xticklabels=range(S), yticks=np.arange(B) + 0.5, yticklabels=range(B))
     axis.grid(False)
@@ -72,7 +76,8 @@ def similarity_figure(matrices: dict[str, Tensor], labels: list[str]) -> Figure:
         matrices: title -> (M, M).  labels: of the M rows; columns carry the same numbers as the rows.
     """
     M = len(labels)
-    figure, axes = plt.subplots(1, len(matrices), figsize=(2.6 + 0.62 * M * len(matrices), 0.62 * M + 1.2),
+    beside = 1.4 + 0.08 * max(map(len, labels))                       # inches of labels and colour bar
+    figure, axes = plt.subplots(1, len(matrices), figsize=(beside + 0.62 * M * len(matrices), 0.62 * M + 1.2),
                                 sharey=True, squeeze=False)
     low = min(0.0, *(float(matrix.min()) for matrix in matrices.values()))
     for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):

@@ -161,6 +161,38 @@ def code_usage(counts: Tensor):
     return figure
 
 
+def code_shares(shares: dict[str, Tensor], worth: dict[str, float]):
+    """How often each code of a small vocabulary is used, one panel a case, the perplexity in its title.
+
+    Args:
+        shares: name -> (V,), which add up to 1.  worth: name -> how many equally likely codes they are worth.
+    """
+    figure, axes = plt.subplots(1, len(shares), figsize=(3.6 * len(shares), 3.0), sharey=True, squeeze=False)
+    for axis, (name, share) in zip(axes[0], shares.items(), strict=True):
+        axis.bar(range(len(share)), 100 * share.numpy(), color="#0072B2")
+        axis.set(title=f"{name}: {worth[name]:.2f}", xlabel="code")
+    axes[0, 0].set_ylabel("share of the tokens, %")
+    return figure
+
+
+def nearest_codes(vectors: Tensor, codes: Tensor, chosen: Tensor):
+    """Vectors of the plane, each joined to its code by a line and in the code's colour.
+
+    Args:
+        vectors: (M, 2).  codes: (V, 2), up to ten.  chosen: (M,) long, the code of each vector.
+    """
+    colors = plt.matplotlib.colormaps["tab10"](np.arange(len(codes)))
+    figure, axis = plt.subplots(figsize=(6.4, 4.6))
+    for vector, k in zip(vectors.numpy(), chosen.tolist(), strict=True):
+        axis.plot(*np.stack([vector, codes[k].numpy()]).T, color=colors[k], lw=1.2)
+        axis.plot(*vector, "o", color=colors[k], markersize=5)
+    axis.scatter(*codes.T.numpy(), s=320, c=colors, edgecolor="black", zorder=3)
+    for k, (x, y) in enumerate(codes.tolist()):
+        axis.text(x, y, str(k), ha="center", va="center", color="white", fontweight="bold", zorder=4)
+    axis.set(aspect="equal", xlabel="first number", ylabel="second number")
+    return figure
+
+
 def rate_curve(bits, quality, points: dict[str, tuple[float, float]], ceiling: float | None = None):
     """Quality against bits: the curve of rounded continuous tokens, and other tokenizers as points.
 

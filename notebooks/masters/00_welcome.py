@@ -10,6 +10,15 @@
 #   num_denoising_steps: 2
 #   prompts: ["a photo of a cat", "a photo of three books"]
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 8, do: "Everybody runs the doctor. Nobody goes on before every line says ok."}
+#   - {minutes: 12, do: "The question and the 2x2. Take the bet on the four variants and keep the count on the board."}
+#   - {minutes: 12, do: "Four models: everybody counts the acceptable pictures of each row, then compare."}
+#   - {minutes: 10, do: "Your turn: prompts that the class calls out, the empty one, and a word that no caption holds."}
+#   - {minutes: 12, do: "EmojiScenes: skills, boxes, held-out pairs."}
+#   - {minutes: 6, do: "How the course runs, where things are, the error that is a sentence; recap and quiz."}
+
 # %% [markdown]
 # In this course you rebuild **Fluid** (Fan et al. 2024, arXiv 2410.13863), a model that draws images from text. You do
 # it with a small package, `fluidlab`, whose code is the same from a toy on your laptop up to billions of parameters.
@@ -23,6 +32,11 @@ problems = doctor()
 
 # %% [markdown]
 # Every line should say `ok`. If one says `warn` or `FAIL`, the line below it is the command that mends it.
+
+# %% [markdown] tags=["instructor"]
+# **Goes wrong:** the notebook runs in another environment than the one that the course was installed into, most often
+# in VS Code, which asks for a kernel and takes the first. The doctor then says that packages are missing although
+# `pip` says that they are there. Choose the kernel of the course's environment, restart, run again.
 
 # %% [markdown]
 # ## The question
@@ -77,6 +91,19 @@ show(two_by_two(seed), alt="A table of four four-by-four grids. Columns: discret
 #
 # Continuous and random together are Fluid. **Which of the four would you bet on?**
 
+# %% [markdown] tags=["instructor"]
+# **Say:** everything in this course is one of these four, and two of them that are neighbours in the table differ in
+# one thing. Write the table on the board; it stays there for ten notebooks.
+#
+# **Poll:** somebody has a raster model with discrete tokens and one with random order and continuous tokens, and the
+# second is better. Does random order help?
+#
+# <details><summary>Answer</summary>
+#
+# Nobody can know: two things have changed. It takes a third model, in the same row or column as one of the two.
+#
+# </details>
+
 # %% [markdown]
 # ## Four models, one minute
 # All four variants come with the course, trained alike: same scenes, same number of steps, same backbone. Load them and
@@ -123,6 +150,19 @@ show(contact_sheet(torch.cat(list(more.values())), [name.replace("-", "\n") for 
 # %% [markdown]
 # Do you see differences between rows? Between order and order, between token and token? Write your impression down. By
 # notebook 07 you will know how to tell an impression from a finding.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** these pictures are not impressive, and they need not be. You see a model that was trained on one CPU, whose
+# every line you can read; the same lines are written for billions of parameters (notebook 09).
+#
+# **Poll:** of six pictures, one variant gets four right and another two. Is the first the better model?
+#
+# <details><summary>Answer</summary>
+#
+# Perhaps. Two variants that are equally good and right half of the time differ by two or more in about two of five
+# such trials of six pictures. Six pictures are an impression.
+#
+# </details>
 
 # %% [markdown]
 # ## Your turn
@@ -201,11 +241,15 @@ show(image_grid([scene["image"] for scene in new], scale=2),
 # | [06 Sample](06_sample.ipynb) | What do guidance, temperature and steps do? |
 # | [07 Evaluate](07_evaluate.ipynb) | Is it good, and who says so? |
 # | [08 Scaling](08_scaling.ipynb) | What does size buy? |
+# | [09 Scale out](09_scale_out.ipynb) | What is a shard, and what does your device hold? |
 #
 # They build on each other, so take them in order. Everything runs offline, on a CPU, within minutes.
 #
 # - Each notebook has **one cell of parameters** near the top. Change a number there, then *Run > Run All Cells*.
 # - When a text says **predict** or **think first**, do it before you run the next cell. No way to learn is cheaper.
+# - From notebook 01 on there are **exercises**: a task, the picture of a right answer, hints that unfold one by one,
+#   and a check that says which mistake is likely. What you do not solve, the package does: the notebook goes on either
+#   way. Worked solutions lie in `notebooks/solutions/`.
 # - Each notebook ends with a **recap** and a **quiz** whose answers unfold.
 # - Pictures with sliders are live in JupyterLab. On a web page they are stills.
 

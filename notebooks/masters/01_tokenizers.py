@@ -12,6 +12,18 @@
 #   descent_steps: 10
 #   num_levels: 28
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 7, do: "One cat, twice. Everybody writes down a guess before the picture appears."}
+#   - {minutes: 8, do: "PSNR: derive at the board why 3 dB are a half, then exercise 1.1."}
+#   - {minutes: 18, do: "What the tokens are, packing, exercise 1.2 in pairs. Draw a 4x4 latent on the board."}
+#   - {minutes: 12, do: "Scenes, photographs, and a picture that somebody has brought along."}
+#   - {minutes: 15, do: "Is it just more bits? Take the poll before the curve; then the two vocabulary pictures."}
+#   - {minutes: 15, do: "Inside the codebook, exercise 1.3, and what a code looks like."}
+#   - {minutes: 5, do: "Flat colours drift: one picture, one sentence."}
+#   - {minutes: 22, do: "Why the loss never comes back, with exercise 1.4 before the search."}
+#   - {minutes: 8, do: "The reconstruction lab in pairs; recap and quiz."}
+
 # %% [markdown]
 # ## The question
 # A Transformer writes tokens, not pixels. So before any model learns anything, a *tokenizer* turns every training
@@ -33,7 +45,7 @@ num_levels = 148        # flat colours that are sent through both tokenizers
 own_file = ""           # the path of a picture of yours; "" takes the photograph "coffee"
 seed = 0                # scenes and crops come from this seed
 
-# %%
+# %% tags=["needed"]
 import csv
 import math
 
@@ -41,6 +53,7 @@ import torch
 from IPython.display import display
 
 import fluidlab as fl
+from fluidlab import checks
 from fluidlab.config import data_dir
 from fluidlab.data.photos import PhotoCrops, image_to_tensor, load_photo
 from fluidlab.tokenizer.metrics import code_perplexity, evaluate_tokenizer, psnr, reconstruct
@@ -63,7 +76,7 @@ def photo(name, size):
 # ## One cat, twice
 # Chelsea is a real photograph that neither tokenizer has seen in training. Both get 256 tokens for its 256x256 pixels.
 
-# %%
+# %% tags=["needed"]
 cat = photo("chelsea", 256)
 eye = (46, 64, 118, 136)        # x0, y0, x1, y1 in pixels
 both = {f"{name} tokens": reconstruct_one(tokenizer, cat)[0] for name, tokenizer in tokenizers.items()}
@@ -82,6 +95,19 @@ show(plots.comparison({"original": cat, **both}, eye),
 # judge VQGANs by the right column. What carries over is the *direction*: at the same number of tokens, continuous ones
 # keep more. Scenes, further down, are home ground for both.
 
+# %% [markdown] tags=["instructor"]
+# **Say:** nothing has been learned about pictures yet, and nothing has been drawn. A picture went into a box and came
+# out again. Keep the picture on the wall; the whole notebook explains it.
+#
+# **Poll:** both columns have 256 tokens for the same picture. Is the left one better because its network is better?
+#
+# <details><summary>Answer</summary>
+#
+# It cannot be told from here: the continuous tokenizer was trained longer, too. But one reason needs no training: a
+# token of 16 real numbers can say more than one of 4,096 codes. How much more, the section on bits measures.
+#
+# </details>
+
 # %%
 for name, reconstruction in both.items():
     whole = psnr(cat[None], reconstruction[None]).item()
@@ -90,7 +116,55 @@ for name, reconstruction in both.items():
 
 # %% [markdown]
 # **PSNR** is mean squared error on a logarithmic scale, $10 \log_{10}(\text{peak}^2 / \text{MSE})$. Higher is better;
-# 3 dB more means half the squared error, 10 dB more a tenth.
+# 3 dB more means half the squared error, 10 dB more a tenth. The *peak* is the width of the range that pixels have.
+
+# %% [markdown] tags=["exercise"]
+# title: Decibels
+# minutes: 8
+# level: 1
+# task: |-
+#   Write `psnr(images, reconstructions)` for two batches of shape (B, 3, H, W) whose pixels lie in [-1, 1]: a tensor of
+#   shape (B,) with the PSNR of each image by itself, by the formula above. MSE is the mean of the squared differences
+#   over colours, rows and columns. No picture here equals its reconstruction, so nothing needs to be guarded. Later
+#   cells use your function.
+# right: |-
+#   a picture that is too bright by 0.1 everywhere has 26.02 dB, and by 0.2 exactly 20 dB.
+# hints:
+#   - "How wide is the range [-1, 1]? That is the peak. And over which dimensions must the mean run, so that B is left?"
+#   - "`difference.square().mean(dim=(1, 2, 3))` is the MSE of each image; the peak is 2, so $\\text{peak}^2$ is 4."
+# why: |-
+#   The mean leaves out dimension 0, so every image keeps its own error; the mean of such PSNRs is what papers report,
+#   and it is not the PSNR of the mean error. The peak only shifts the scale: bytes with a peak of 255 give the same
+#   number. A cat that moves by a single pixel is no nearer to the original than the one from continuous tokens, and
+#   nobody would see it: PSNR compares pixel with pixel and knows nothing of what is in the picture.
+
+# %% tags=["target"]
+brighter = {amount: cat + amount for amount in (0.1, 0.2, 0.4)}
+decibels = {amount: psnr(cat[None], image[None]).item() for amount, image in brighter.items()}
+show(plots.comparison({"original": cat, **{f"+ {a}: {decibels[a]:.2f} dB": image for a, image in brighter.items()}}),
+     alt="The cat four times, each brighter than the one before: " + ", ".join(
+         f"by {a} {value:.2f} dB" for a, value in decibels.items()) + ".",
+     caption="What PSNR says when it is right. Each doubling of the error costs 6.02 dB.")
+
+# %% tags=["stub"]
+def psnr(images, reconstructions):
+    """Decibels (B,) between two batches (B, 3, H, W) of pixels in [-1, 1], for each image by itself."""
+    ...
+
+
+# %% tags=["solution"]
+def psnr(images, reconstructions):
+    """Decibels (B,) between two batches (B, 3, H, W) of pixels in [-1, 1], for each image by itself."""
+    mse = (images - reconstructions).square().mean(dim=(1, 2, 3))     # (B,)
+    return 10 * torch.log10(4 / mse)                                  # the peak is 2
+
+
+# %% tags=["check"]
+psnr = checks.check_psnr(psnr)
+moved = cat.roll(1, dims=2)                                           # one pixel to the right
+print(f"the cat from continuous tokens {psnr(cat[None], both['continuous tokens'][None]).item():.2f} dB, "
+      f"from discrete ones {psnr(cat[None], both['discrete tokens'][None]).item():.2f} dB, "
+      f"moved by one pixel {psnr(cat[None], moved[None]).item():.2f} dB")
 
 # %% [markdown]
 # ## What the tokens are
@@ -113,19 +187,80 @@ for size in (64, 256):
 # ### Sixteen numbers, by packing
 # The continuous tokenizer is a *variational autoencoder* (VAE). Like Stable Diffusion's it shrinks by 8 and keeps 4
 # channels. A token is then a 2x2 block of that latent: 2 x 2 x 4 = 16 numbers. No arithmetic, numbers only change
-# places, and five lines write it:
+# places, and three lines write it:
 
 # %%
-def pack_in_five_lines(latents):                            # (B, C, h, w)
+def pack_in_three_lines(latents):                           # (B, C, h, w)
     rows = latents.unfold(2, 2, 2).unfold(3, 2, 2)          # (B, C, h/2, w/2, 2, 2): every 2x2 block
     rows = rows.permute(0, 2, 3, 4, 5, 1)                   # (B, h/2, w/2, 2, 2, C): a block's numbers side by side
     return rows.flatten(3).flatten(1, 2)                    # (B, N, 4C), raster order
 
 
 latents = torch.randn(2, 4, 8, 8)
-assert torch.equal(pack_in_five_lines(latents), pack(latents))              # the package's function is the same
-assert torch.equal(unpack(pack(latents), (4, 4)), latents)                  # and it loses nothing
+assert torch.equal(pack_in_three_lines(latents), pack(latents))             # the package's function is the same
 print(tuple(latents.shape), "->", tuple(pack(latents).shape))
+
+# %% [markdown]
+# The last line's order is a convention, and everybody who reads tokens must know it: the 4C numbers of a token run over
+# (row in the block, column in the block, channel), the channel fastest. The grid of tokens runs row by row.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** draw a latent of 4x4 with one channel, numbers 0 to 15 row by row. The first token is 0, 1, 4, 5. Ask for the
+# second: 2, 3, 6, 7. Who says 4, 5, ... has reshaped.
+#
+# **Goes wrong:** `tokens.reshape(B, C, 2 * rows, 2 * columns)` has the right shape and raises no error. A decoder then
+# gets confetti. Whoever trains with a wrong *pair* of pack and unpack notices nothing: the model learns the confetti.
+
+# %% [markdown] tags=["exercise"]
+# title: The way back
+# minutes: 12
+# level: 2
+# task: |-
+#   Write `unpack(tokens, grid)`, which undoes the packing. `tokens` has the shape (B, N, 4C), `grid` is the pair (rows,
+#   columns) of tokens with N = rows * columns, in raster order. The numbers of a token run over (row in its 2x2 block,
+#   column in its block, channel), the channel fastest. Return the latents, of shape (B, C, 2 * rows, 2 * columns). All
+#   later cells that look at latents use your function.
+# right: |-
+#   each channel of the cat's latent is one picture without seams, and packing what was unpacked gives the same numbers.
+# hints:
+#   - |-
+#     First give every number its six coordinates: `tokens.reshape(B, rows, columns, 2, 2, C)`. What does each of the
+#     six dimensions mean?
+#   - |-
+#     A row of the latent is made of a row of the grid and a row in the block, in this order: these two dimensions must
+#     stand side by side before the last `reshape` can join them. The same holds for columns.
+#   - |-
+#     Name the dimensions B, h, w, y, x, C. They must become B, C, h, y, w, x: `permute(0, 5, 1, 3, 2, 4)`.
+# why: |-
+#   `reshape` joins neighbouring dimensions and splits one into neighbours; it never moves a number. `permute` decides
+#   who the neighbours are. So every rearrangement is split, permute, join, and the letters on paper tell the numbers
+#   that `permute` wants.
+
+# %% tags=["target"]
+right = unpack(vae.encode(cat[None]), (16, 16))[0]                    # (4, 32, 32)
+show(plots.latent_channels(cat, right),
+     alt="The cat's photograph and four channels of 32 by 32 values; each shows the face, without seams.",
+     caption="What unpack makes of the cat's 256 tokens when it is right.")
+
+# %% tags=["stub"]
+def unpack(tokens, grid):
+    """Tokens (B, N, 4C) on a grid of (rows, columns) to latents (B, C, 2 * rows, 2 * columns)."""
+    ...
+
+
+# %% tags=["solution"]
+def unpack(tokens, grid):
+    """Tokens (B, N, 4C) on a grid of (rows, columns) to latents (B, C, 2 * rows, 2 * columns)."""
+    (B, _, D), (rows, columns) = tokens.shape, grid
+    x = tokens.reshape(B, rows, columns, 2, 2, D // 4)                # (B, h, w, y, x, C)
+    x = x.permute(0, 5, 1, 3, 2, 4)                                   # (B, C, h, y, w, x)
+    return x.reshape(B, D // 4, 2 * rows, 2 * columns)
+
+
+# %% tags=["check"]
+unpack = checks.check_unpack(unpack)
+wide = torch.randn(2, 4, 6, 10)                                       # latents of an image of 48 x 80 pixels
+print("there and back, the same numbers:", torch.equal(unpack(pack(wide), (3, 5)), wide))
 
 # %% [markdown]
 # ## Scenes: the images of this course
@@ -238,6 +373,16 @@ print(f"\na raw image of 64 px has {raw:,} bits; discrete keeps 1 in {raw / (16 
 #
 # **Think first:** if both kinds were given the *same number of bits*, which would win?
 
+# %% [markdown] tags=["instructor"]
+# **Poll:** both kinds get the same number of bits for an image. Which has more dB: continuous, discrete, or equal?
+#
+# <details><summary>Answer</summary>
+#
+# Discrete. A codebook is trained for exactly its rate; rounding each number by itself is crude. Most of a class votes
+# for continuous after the first picture, which is why the poll comes before the curve.
+#
+# </details>
+
 # %%
 steps = [0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0]
 part = slice(0, 64)
@@ -345,16 +490,72 @@ print(f"perplexity on scenes: as good as {code_perplexity(codes, vq.codebook_siz
 # %% [markdown]
 # The share depends on how many tokens you look at, which is why it stands beside the share that even chance would
 # reach. Backgrounds are frequent, so no tokenizer for these images would use all codes evenly.
+#
+# Counting used codes is too kind: a code that was used once counts as much as one that was used a thousand times. The
+# **perplexity** weighs them. If a share $p_k$ of all tokens has code $k$, the entropy $-\sum_k p_k \ln p_k$ says how
+# hard a token is to guess, and its exponential is how many codes, all used equally often, would be as hard to guess.
+
+# %% [markdown] tags=["exercise"]
+# title: What a codebook is worth
+# minutes: 10
+# level: 2
+# task: |-
+#   Write `perplexity(codes, codebook_size)`. `codes` is a tensor of whole numbers from 0 to codebook_size - 1, of any
+#   shape; all of them are counted together. Return the exponential of the entropy of their shares, as a number. A code
+#   that never occurs has the share 0 and adds nothing.
+# right: |-
+#   eight codes that are used equally often are worth 8, whatever the size of the vocabulary; a single code is worth 1.
+# hints:
+#   - |-
+#     `torch.bincount(codes.flatten(), minlength=codebook_size)` counts. What must the counts be divided by, so that
+#     they add up to 1?
+#   - |-
+#     $0 \cdot \ln 0$ is not a number in floating point. Keep the shares above 0: `share[share > 0]`. Then
+#     `(-(share * share.log()).sum()).exp()`.
+# why: |-
+#   Entropy and exponential must have the same base; which one does not matter: 2 to the power of the bits is e to the
+#   power of the nats. The perplexity is at most the number of codes in use, and equal to it only if all are used
+#   equally often. The perplexity of a language model is the same thing: the exponential of its loss.
+
+# %% tags=["target"]
+dice = {"8 of 16 codes,\nequally often": torch.arange(8).repeat(8), "one code is half": torch.arange(14).clamp(max=7),
+        "one code alone": torch.zeros(8, dtype=torch.long)}
+show(plots.code_shares({name: torch.bincount(codes, minlength=16) / len(codes) for name, codes in dice.items()},
+                       {name: code_perplexity(codes, 16) for name, codes in dice.items()}),
+     alt="Shares of 16 codes as bars: " + "; ".join(
+         f"{' '.join(name.split())}: worth {code_perplexity(codes, 16):.2f}" for name, codes in dice.items()) + ".",
+     caption="Three ways to use a vocabulary of 16, and the perplexity of each when it is right.")
+
+# %% tags=["stub"]
+def perplexity(codes, codebook_size):
+    """How many equally likely codes the codes (any shape, 0 to codebook_size - 1) are worth: a number from 1 on."""
+    ...
+
+
+# %% tags=["solution"]
+def perplexity(codes, codebook_size):
+    """How many equally likely codes the codes (any shape, 0 to codebook_size - 1) are worth: a number from 1 on."""
+    share = torch.bincount(codes.flatten(), minlength=codebook_size) / codes.numel()  # (V,)
+    share = share[share > 0]
+    return (-(share * share.log()).sum()).exp().item()
+
+
+# %% tags=["check"]
+perplexity = checks.check_perplexity(perplexity)
+cat_codes = vq.encode(cat[None])                                      # (1, 256)
+print(f"the cat's {cat_codes.numel()} tokens use {len(cat_codes.unique())} codes, "
+      f"worth {perplexity(cat_codes, vq.codebook_size):.0f}")
 
 # %% [markdown]
 # ### What does a code look like?
 # Decode a single code: that is an image of 16x16 pixels. All of them together are a few thousand small images, and that
 # is this tokenizer's whole dictionary. Here are some, and below each the same code in a 3x3 block of its own kind.
 
-# %%
+# %% tags=["needed"]
 lots = torch.arange(vq.codebook_size).split(512)
 everything = torch.cat([vq.decode(lot[:, None]) for lot in lots])       # (V, 3, 16, 16): the whole dictionary
 
+# %%
 shown = popular[torch.linspace(0, int((counts > 0).sum()) // 2, 24).long()]
 together = vq.decode(shown[:, None].expand(-1, 9))                      # (24, 3, 48, 48)
 show(image_grid(everything[shown], columns=12, scale=6), alt="Twenty-four codes as small images, from pale backgrounds "
@@ -451,17 +652,86 @@ for name, result in {"continuous": from_numbers, "discrete": from_codes}.items()
 # To draw a given target, the best it could possibly do is the best tokens there are.
 #
 # For one discrete token we can check *all* of them. An image of 16x16 pixels is a single code, so this tokenizer can
-# draw exactly as many such images as it has codes. They are all in `everything`; look up the nearest to each part of
-# the cat's eye:
+# draw exactly as many such images as it has codes. They are all in `everything`. Cut the cat's eye into patches of that
+# size, and look up the nearest image of the dictionary for each:
 
-# %%
+# %% tags=["needed"]
 def patches_of(image):
     """An image (3, H, W) as patches (N, 3, 16, 16)."""
     return image.unfold(1, 16, 16).unfold(2, 16, 16).permute(1, 2, 0, 3, 4).flatten(0, 1)
 
 
 targets = patches_of(cat[:, 64:128, 48:112])                            # (16, 3, 16, 16): around the eye
-best = everything[torch.cdist(targets.flatten(1), everything.flatten(1)).argmin(dim=1)]
+
+# %% [markdown]
+# "Nearest" is the one operation that makes tokens discrete, and it stands twice in this notebook: the encoder's vector
+# finds its code with it, and here a patch finds its image. For a vector $x$ it is the code
+#
+# $$k = \arg\min_v \lVert x - c_v \rVert^2$$
+#
+# The line with `argmax` in the section on the vocabulary looks simpler. It may be, because vectors and codes of this
+# tokenizer all have length 1. Images do not.
+
+# %% [markdown] tags=["exercise"]
+# title: The nearest code
+# minutes: 14
+# level: 3
+# task: |-
+#   Write `vq_lookup(x, codes)` for M vectors `x` of shape (M, E) and V codes of shape (V, E), of any length: a tensor
+#   of shape (M,) with the number (0 to V - 1) of the code that lies nearest to each vector, by squared distance. Use no
+#   Python loop. An array of M x V x E numbers would do, and here it takes 200 MB; find a way that needs M x V.
+# right: |-
+#   each vector of the plane is joined to the nearest code, also where a long code lies in the same direction; the cat's
+#   vectors find the codes that the encoder gives.
+# hints:
+#   - |-
+#     Multiply it out: $\lVert x - c \rVert^2 = \lVert x \rVert^2 - 2\, x \cdot c + \lVert c \rVert^2$. Which of the
+#     three terms is the same for all codes?
+#   - |-
+#     All products at once are a matrix, `x @ codes.T` of shape (M, V); the squared lengths of the codes,
+#     `codes.square().sum(dim=1)`, are one row of V numbers.
+#   - |-
+#     Take the row, subtract twice the matrix, and take `argmin(dim=1)`.
+# why: |-
+#   $\lVert x \rVert^2$ shifts all V distances of a vector alike, so it cannot change which is the smallest. What is
+#   left is a matrix product, the fastest thing that a computer does. If all codes have the same length,
+#   $\lVert c \rVert^2$ can go as well, and the nearest code is the one with the largest product: that is the line with
+#   `argmax` above, and with codes of unequal length it is wrong, because long codes win.
+
+# %% tags=["target"]
+plane = torch.tensor([[1.6, 0.3], [0.5, 0.9], [-0.9, 0.8], [-0.6, -0.7], [0.7, -0.6], [2.9, 2.0]])     # (6, 2) codes
+turn = torch.linspace(0, 2 * math.pi, 25)[:-1]
+ring = torch.stack([1.2 * turn.cos() + 0.2, 0.9 * turn.sin() + 0.1], dim=1)                           # (24, 2) vectors
+show(plots.nearest_codes(ring, plane, checks.check_vq_lookup.own(ring, plane)),
+     alt="A ring of 24 small dots and six numbered codes; a line joins each dot to the code that lies nearest. Code 5, "
+         "far out at the upper right, is joined to none.",
+     caption="What vq_lookup finds when it is right. Code 5 is the longest and nobody's nearest.")
+
+# %% tags=["stub"]
+def vq_lookup(x, codes):
+    """The number of the nearest code: vectors (M, E), codes (V, E) of any length -> (M,) long, 0 to V - 1."""
+    ...
+
+
+# %% tags=["solution"]
+def vq_lookup(x, codes):
+    """The number of the nearest code: vectors (M, E), codes (V, E) of any length -> (M,) long, 0 to V - 1."""
+    squares = codes.square().sum(dim=1)                               # (V,)
+    return (squares - 2 * x @ codes.T).argmin(dim=1)                  # (M, V) -> (M,)
+
+
+# %% tags=["check"]
+vq_lookup = checks.check_vq_lookup(vq_lookup)
+with torch.no_grad():
+    vectors = torch.nn.functional.normalize(vq.features(cat[None]), dim=1)[0].flatten(1).T       # (256, E)
+same = (vq_lookup(vectors, vq.codebook.codes) == vq.encode(cat[None])[0]).sum()
+print(f"{same} of {len(vectors)} vectors of the cat find the code that the encoder gives")
+
+# %% [markdown]
+# Now the search, with your function if it is right: 768 numbers a patch, and as many candidates as there are codes.
+
+# %%
+best = everything[vq_lookup(targets.flatten(1), everything.flatten(1))]
 three = {"the encoder's code": vq.decode(vq.encode(targets)), f"best of all {vq.codebook_size} codes": best,
          "continuous": vae.decode(vae.encode(targets))}
 for name, result in three.items():
@@ -477,6 +747,19 @@ show(plots.comparison({"original": quilt(targets), **{name: quilt(result) for na
      alt="The cat's eye, cut into 16 patches that were encoded one by one: original, from the encoder's codes, from "
          "the best of all codes, from continuous tokens.",
      caption="Each patch by itself. The third picture is the best that any model on this codebook could ever draw.")
+
+# %% [markdown] tags=["instructor"]
+# **Say:** point at the third picture. A model with a trillion parameters, trained on every photograph there is, draws
+# this eye at best. The limit was fixed before the first Transformer was trained.
+#
+# **Poll:** the best of all codes is better than the encoder's own code. Why does the encoder not choose it?
+#
+# <details><summary>Answer</summary>
+#
+# It was trained to choose codes that serve a whole image, with neighbours that the decoder blends, and it chooses by
+# the distance of its vector, not by looking at decoded pixels. Here each patch stands alone.
+#
+# </details>
 
 # %% [markdown]
 # That search was exhaustive. No larger Transformer, no longer training, no better sampling gets past the third picture:

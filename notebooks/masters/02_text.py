@@ -12,6 +12,19 @@
 #   num_images: 2
 #   num_denoising_steps: 2
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: "The two sentences with the same words. Where could the binding get lost? Collect the answers."}
+#   - {minutes: 12, do: "Pieces and unknown words; let the class bring words and predict their pieces."}
+#   - {minutes: 15, do: "A word in its sentence: exercise 2.1, then the two matrices. Cover the right one first."}
+#   - {minutes: 12, do: "The probe. Take the poll before the bars appear; then the confession."}
+#   - {minutes: 15, do: "Padding and masks, exercise 2.2. Two students read out their division by the count."}
+#   - {minutes: 6, do: "The aligner, line by line, shapes said aloud."}
+#   - {minutes: 18, do: "Cross-attention: queries from image tokens; exercise 2.3, alone."}
+#   - {minutes: 20, do: "The heat maps, exercise 2.4 for the fast ones; the others change the prompt and look."}
+#   - {minutes: 10, do: "Nothing to look at, text dropout, and what guidance makes of it."}
+#   - {minutes: 7, do: "The test from the beginning: count together. Recap and quiz."}
+
 # %% [markdown]
 # ## A sentence is not a picture
 #
@@ -35,7 +48,7 @@ num_captions = 2000        # captions that the probes are fitted on; a quarter a
 num_images = 5             # pictures in a row
 num_denoising_steps = 25   # inside the diffusion head
 
-# %%
+# %% tags=["needed"]
 import math
 import textwrap
 import warnings
@@ -44,6 +57,7 @@ import torch
 from IPython.display import HTML, display
 
 import fluidlab as fl
+from fluidlab import checks
 from fluidlab.text.probe import features_at, linear_probe, token_of
 from fluidlab.viz.plots import contact_sheet
 from fluidlab.viz.plots_text import (
@@ -63,6 +77,7 @@ from fluidlab.viz.show import show
 
 pipe = fl.FluidPipeline.from_pretrained("random-diffusion-mini")
 encoder, model = pipe.text_encoder, pipe.model
+options = dict(guidance_scale=3.0, num_denoising_steps=num_denoising_steps)                # of every picture here
 parameters = sum(p.numel() for p in encoder.parameters())
 print(f"text encoder: {parameters / 1e6:.2f} million parameters, {encoder.dim} numbers a token, at most "
       f"{encoder.max_length} tokens")
@@ -121,7 +136,6 @@ for warning in caught:
 # **Guess first:** nothing, noise, or something it knows?
 
 # %%
-options = dict(guidance_scale=3.0, num_denoising_steps=num_denoising_steps)
 asked = ["a photo of a cat", "a photo of a quokka", "a photo of a quokka on a bicycle"]
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -147,8 +161,63 @@ print("mask    ", tuple(mask.shape), mask.dtype, mask[0].tolist())
 
 # %% [markdown]
 # What did we gain over a table with one vector per piece? In a table, "cat" is the same vector in every sentence. A
-# Transformer's feature at "cat" has looked at its neighbours. We take the feature at the word *cat* from six captions
-# and compare them: 1 means the same direction.
+# Transformer's feature at "cat" has looked at its neighbours. To see how much it differs from sentence to sentence we
+# need a measure that looks at the direction of vectors alone: the **cosine similarity**
+#
+# $$\cos(a, b) = \frac{a \cdot b}{\lVert a \rVert \, \lVert b \rVert}$$
+#
+# It is 1 for the same direction, 0 for a right angle and -1 for opposite directions.
+
+# %% [markdown] tags=["exercise"]
+# title: The same direction?
+# minutes: 7
+# level: 1
+# task: |-
+#   Write `cosine_similarities(vectors)` for M vectors in the rows of a float tensor of shape (M, E): a tensor of shape
+#   (M, M) whose entry [i, j] is the cosine similarity of vector i and vector j. No vector is zero. The next cells use
+#   your function.
+# right: |-
+#   the diagonal is 1, the matrix is symmetric, and (1, 0) and (2, 0) have the similarity 1 in spite of their lengths.
+# hints:
+#   - "What is the similarity of two vectors that both have length 1? Then bring all vectors to length 1 first."
+#   - |-
+#     `vectors.norm(dim=1, keepdim=True)` are the M lengths as a column. After the division a single matrix product with
+#     the transposed, `unit @ unit.T`, gives all M x M products.
+# why: |-
+#   `keepdim=True` leaves a column of shape (M, 1), which divides every row by its own length. With dim=0 every *number*
+#   would get the same size over all vectors, which is another thing (and the first step of the probe below).
+
+# %% tags=["target"]
+arrows = torch.tensor([[1.0, 0.0], [2.0, 0.0], [1.0, 1.0], [0.0, 3.0], [-1.0, 0.0]])
+show(similarity_figure({"cosine_similarities": cosine_similarities(arrows)},
+                       [f"({x:.0f}, {y:.0f})" for x, y in arrows.tolist()]),
+     alt="A 5x5 matrix for (1, 0), (2, 0), (1, 1), (0, 3) and (-1, 0): 1 on the diagonal and between the first two, "
+         "0.71 at half a right angle, 0 at a right angle, -1 for opposite directions.",
+     caption="What the matrix of five vectors looks like when it is right.")
+
+# %% tags=["stub"]
+def cosine_similarities(vectors):
+    """Cosine of the angle between every two of M vectors: (M, E) -> (M, M), from -1 to 1."""
+    ...
+
+
+# %% tags=["solution"]
+def cosine_similarities(vectors):
+    """Cosine of the angle between every two of M vectors: (M, E) -> (M, M), from -1 to 1."""
+    unit = vectors / vectors.norm(dim=1, keepdim=True)                # (M, E), each of length 1
+    return unit @ unit.T                                              # (M, M)
+
+
+# %% tags=["check"]
+cosine_similarities = checks.check_cosine_similarities(cosine_similarities)
+words = ["red", "blue", "cat", "dog"]
+alike = cosine_similarities(features_at(encoder, words, [0] * len(words))[1])             # of their embeddings
+for word, row in zip(words, alike, strict=True):
+    print(f"{word:5s}", *(f"{other} {value:5.2f}  " for other, value in zip(words, row.tolist(), strict=True)))
+
+# %% [markdown]
+# To the embeddings of our small encoder every word is as far from every other: nearly a right angle. Now the feature at
+# the word *cat* from six captions. **Guess first:** which two of the captions have the most similar cats?
 
 # %%
 captions = ["a photo of a cat", "a photo of a red cat", "a photo of a blue cat", "a red cat and a blue dog",
@@ -172,8 +241,7 @@ show(similarity_figure(matrices, captions),
 pair = ["a red cat and a blue dog", "a blue cat and a red dog"]
 table = encoder.model.get_input_embeddings().weight
 bags = [table[encoder.tokenizer(caption)["input_ids"]].sum(dim=0) for caption in pair]
-pair_features, pair_mask = encoder(pair)
-sums = (pair_features * pair_mask[..., None]).sum(dim=1)                   # (2, E)
+sums = encoder(pair)[0].sum(dim=1)                                         # (2, E); both have as many pieces
 print(f"embeddings: relative difference of the sums {((bags[0] - bags[1]).norm() / bags[0].norm()).item():.4f}")
 print(f"features:   relative difference of the sums {((sums[0] - sums[1]).norm() / sums[0].norm()).item():.4f}")
 
@@ -191,6 +259,18 @@ print(f"features:   relative difference of the sums {((sums[0] - sums[1]).norm()
 # What would a mere bag of words score? It knows that "red" and "blue" are in the caption, but not which is whose, so
 # for the own colour it can be right half of the time at best. Above one half there is **binding**: the colour is tied
 # to its thing.
+
+# %% [markdown] tags=["instructor"]
+# **Poll:** a probe reads the own colour from the plain embedding of "cat". There are eight colours. What will it score?
+#
+# <details><summary>Answer</summary>
+#
+# About one in eight. The embedding is the same vector in every caption, so it can say nothing about this one. And a bag
+# of words, which knows both colours but not whose they are? One half.
+#
+# </details>
+#
+# **Say:** a probe proves that something *can* be read, not that the image model *does* read it.
 
 # %%
 COLOR_NAMES = fl.EmojiScenes().colors
@@ -269,7 +349,7 @@ print("binding: better than any bag of words" if own > 0.5 else "no binding: a b
 #
 # Prompts have different lengths, tensors do not. Shorter prompts are filled up with padding, and the mask remembers.
 
-# %%
+# %% tags=["needed"]
 batch = ["a cat", "a photo of a red umbrella left of a blue car", ""]
 features, mask = encoder(batch)
 show(mask_figure(mask, [[piece.replace("▁", "") for piece in encoder.tokenize(prompt)] for prompt in batch]),
@@ -291,6 +371,63 @@ with torch.no_grad():
 real = torch.cat([mask.new_ones(len(mask), 1), mask], dim=1)  # the null token stands in front
 print(f"with mask:    the real tokens move by {(same - clean)[real].abs().max():.1e}")
 print(f"mask ignored: the real tokens move by {(forgotten - clean)[real].abs().max():.1e}")
+
+# %% [markdown]
+# Wherever one vector for a whole prompt is wanted, for a search or to compare two captions, people take the mean of the
+# features. There the same bug waits.
+
+# %% [markdown] tags=["instructor"]
+# **Goes wrong:** `features.mean(dim=1)`. It works in every test with a single prompt, because then there is no padding,
+# and with padding it depends on the longest prompt of the batch. Let somebody who wrote it add a long prompt to the
+# batch and watch "a cat" change.
+
+# %% [markdown] tags=["exercise"]
+# title: A mean without padding
+# minutes: 8
+# level: 1
+# task: |-
+#   Write `masked_mean(features, mask)` for features of shape (B, S, E) and a mask of shape (B, S), True for a real
+#   token: a tensor of shape (B, E) with the mean over each prompt's real tokens. An empty prompt, whose mask is False
+#   everywhere, gets zeros. Do not rely on what stands in the padding.
+# right: |-
+#   the caption "a cat" has the same mean alone and in a batch with longer ones, and the empty prompt has zeros.
+# hints:
+#   - "A mean is a sum divided by a count. Of which shape must the mask be to be multiplied with the features?"
+#   - |-
+#     `mask[..., None]` is (B, S, 1). The counts are `mask.sum(dim=1, keepdim=True)`, of shape (B, 1); an empty prompt
+#     has the count 0, and `clamp(min=1)` turns 0 / 0 into 0 / 1.
+# why: |-
+#   Multiplying by the mask removes the padding from the sum, and counting the mask removes it from the divisor: both
+#   are needed. The clamp changes no other prompt, unlike a small number added to the count.
+
+# %% tags=["target"]
+lengths = ["a cat", "a red cat", "a photo of a red cat", "a blue car", "a blue car and a red cat"]
+means = checks.check_masked_mean.own(*encoder(lengths))               # (5, E)
+show(similarity_figure({"means of the features": cosine_similarities(means)}, lengths),
+     alt="Cosine similarities of the mean features of five captions; 1 on the diagonal, the highest others between "
+         "captions of the same thing.",
+     caption="Captions of five lengths, compared by masked_mean when it is right.")
+
+# %% tags=["stub"]
+def masked_mean(features, mask):
+    """Mean over the real tokens: features (B, S, E), mask (B, S) bool, True = real -> (B, E); zeros without a token."""
+    ...
+
+
+# %% tags=["solution"]
+def masked_mean(features, mask):
+    """Mean over the real tokens: features (B, S, E), mask (B, S) bool, True = real -> (B, E); zeros without a token."""
+    total = (features * mask[..., None]).sum(dim=1)                   # (B, E)
+    count = mask.sum(dim=1, keepdim=True).clamp(min=1)                # (B, 1)
+    return total / count
+
+
+# %% tags=["check"]
+masked_mean = checks.check_masked_mean(masked_mean)
+alone, together = masked_mean(*encoder(batch[:1]))[0], masked_mean(features, mask)[0]      # (E,) of "a cat"
+plain = features.mean(dim=1)[0]
+print(f'"a cat" alone and beside a longer prompt: the mean moves by {(alone - together).norm() / alone.norm():.1e}; '
+      f"with padding in the mean it would move by {(alone - plain).norm() / alone.norm():.0%}")
 
 # %% [markdown]
 # ## The aligner
@@ -327,14 +464,85 @@ print(f"\naligner: {sum(p.numel() for p in aligner.parameters()) / 1e6:.2f} of "
 # $$a_{ns} = \frac{\exp(q_n \cdot k_s / \sqrt{d})}{\sum_{s'} \exp(q_n \cdot k_{s'} / \sqrt{d})}, \qquad
 # o_n = \sum_s a_{ns} v_s$$
 #
-# The layer does not hand its weights out. We compute them again from its own projections, and check that they are the
-# ones it used: weights times values must be the layer's output.
+# Here $q_n$ is the query of image token $n$, $k_s$ and $v_s$ are key and value of text token $s$, and $d$ is how many
+# numbers a query has. Padding must not be looked at, so its scores are set to $-\infty$ before the softmax:
+# $e^{-\infty} = 0$. A layer has several **heads**, each with queries and keys of its own; they work side by side.
 
-# %%
+# %% tags=["needed"]
 layer = model.backbone.blocks[0].cross_attention
 with torch.no_grad():
+    text, text_mask = model.aligner(features, mask)  # (B, S+1, D), (B, S+1)
     queries_from = torch.randn(3, 16, model.config.width, generator=torch.Generator().manual_seed(seed))
-    weights = attention_weights(layer, queries_from, text, text_mask)  # (B, H, N, S+1)
+    q = layer.split(layer.to_q(queries_from))  # (B, H, N, d)
+    k = layer.keys_values(text)[0]  # (B, H, S+1, d)
+print(f"queries {tuple(q.shape)}, keys {tuple(k.shape)}: prompts, heads, tokens, numbers")
+print(f"mask {tuple(text_mask.shape)}: prompts, text tokens with the null token in front")
+
+# %% [markdown] tags=["instructor"]
+# **Say:** a row of weights is one image token's budget of attention, 100 per cent. Whatever padding gets is missing
+# elsewhere. That is why hiding it *after* the softmax is too late.
+
+# %% [markdown] tags=["exercise"]
+# title: Attention over text
+# minutes: 12
+# level: 2
+# task: |-
+#   Write `text_attention(q, k, mask)`, the weights of cross-attention. Queries `q` are (B, H, N, d), keys `k` are
+#   (B, H, S, d), and `mask` is (B, S), True where a text token may be looked at; each prompt has at least one. Return
+#   (B, H, N, S) with rows that sum to 1 and weights of exactly 0 on padding. It is the formula above, for all prompts,
+#   heads and image tokens at once.
+# right: |-
+#   no weight falls on padding, each row sums to 1, and the empty prompt puts all of its weight on the null
+#   token.
+# hints:
+#   - "`q @ k.transpose(-1, -2)` gives all scores, (B, H, N, S). Which number are they divided by?"
+#   - |-
+#     The mask knows nothing of heads and image tokens: `mask[:, None, None, :]` is (B, 1, 1, S) and fits all of them.
+#   - |-
+#     `scores.masked_fill(~mask[:, None, None, :], -math.inf).softmax(dim=-1)`.
+# why: |-
+#   The product of two random vectors of d numbers has a deviation of about the root of d. Without the division the
+#   softmax of long queries would pick a single token and have no gradient for the others. And a score of 0 is no way to
+#   hide: $e^0 = 1$, as much as a token with an average score.
+
+# %% tags=["target"]
+pieces = [["(null)", *(piece.replace("▁", "") for piece in encoder.tokenize(prompt))] for prompt in batch]
+with torch.no_grad():
+    right = attention_weights(layer, queries_from, text, text_mask).mean(dim=(1, 2))      # (B, S+1)
+show(mask_figure(text_mask, pieces, right),
+     alt="A table of three prompts. " + " ".join(
+         f"{prompt or 'the empty prompt'!r}: " + ", ".join(f"{piece} {share:.0%}" for piece, share in zip(
+             row, shares.tolist(), strict=False)) + "." for prompt, row, shares in zip(
+                 batch, pieces, right, strict=True)),
+     caption="What each text token gets when it is right, in per cent (mean over heads and image tokens of block 1).")
+
+# %% tags=["stub"]
+def text_attention(q, k, mask):
+    """Weights of cross-attention: q (B, H, N, d), k (B, H, S, d), mask (B, S) bool, True = look -> (B, H, N, S)."""
+    ...
+
+
+# %% tags=["solution"]
+def text_attention(q, k, mask):
+    """Weights of cross-attention: q (B, H, N, d), k (B, H, S, d), mask (B, S) bool, True = look -> (B, H, N, S)."""
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])         # (B, H, N, S)
+    scores = scores.masked_fill(~mask[:, None, None, :], -math.inf)
+    return scores.softmax(dim=-1)
+
+
+# %% tags=["check"]
+text_attention = checks.check_text_attention(text_attention)
+null_share = text_attention(q, k, text_mask)[..., 0].mean(dim=(1, 2))                      # (B,)
+for prompt, share in zip(batch, null_share, strict=True):
+    print(f"{share:4.0%} of the attention is on the null token for {prompt!r}")
+
+# %% [markdown]
+# The layer does not hand its weights out. With your function (or the package's) we compute them from the layer's own
+# queries and keys, and check that they are the ones it used: weights times values must be the layer's output.
+
+# %%
+with torch.no_grad():
+    weights = text_attention(q, k, text_mask)  # (B, H, N, S+1)
     values = layer.keys_values(text)[1]  # (B, H, S+1, D/H)
     ours = layer.to_out((weights @ values).transpose(1, 2).flatten(2))  # (B, N, D)
     difference = (ours - layer(queries_from, context=text, mask=text_mask)).abs().max().item()
@@ -380,6 +588,79 @@ for word in content:
 # keep in mind that attention is not the same as influence. A feature at "umbrella" already holds "red" and "left", as
 # the probe has shown, so an image token can learn the colour without ever looking at the word "red".
 #
+# ### From pieces to words
+#
+# The columns are pieces. As long as each word is one piece, pieces are words; a plural already is two.
+
+# %% tags=["needed"]
+plural = "a photo of three teddy bears"
+picture, looked = attention_when_drawn(pipe, plural, seed=seed, **options)                # (3, H, W), (L, N, S+1)
+print(encoder.tokenize(plural))
+
+# %% [markdown] tags=["instructor"]
+# **Say:** attention pictures are easy to make and easy to believe. Before you show one, ask what it would look like if
+# the story were wrong. Here: would the map of "of" look any different?
+#
+# **Goes wrong:** the null token in front shifts all columns by one. Then "red" gets the map of "a", the maps still look
+# plausible, and nobody notices.
+
+# %% [markdown] tags=["exercise"]
+# title: What a word gets
+# minutes: 15
+# level: 3
+# task: |-
+#   Write `word_attention(weights, pieces)`. `weights` has the shape (N, S + 1): what each of N image tokens puts on the
+#   null token (column 0) and on the S pieces behind it. `pieces` is the list of S strings, such as
+#   `["▁three", "▁bear", "s", "</s>"]`; the last is always `</s>`. A piece that begins with `▁` (copy the sign, it is no
+#   underscore) begins a word, and the pieces behind it without the sign belong to the same word. Return (N, W) with a
+#   column for each word from left to right: the share of attention that the whole word gets. Null token and `</s>`
+#   belong to no word.
+# right: |-
+#   "a photo of three teddy bears" has six columns, the last made of the two pieces "▁bear" and "s".
+# hints:
+#   - "Shares of parts: is the share of the whole their mean, their largest, or their sum?"
+#   - |-
+#     Walk over `enumerate(pieces[:-1])` with a list of columns. Piece number s stands in `weights[:, s + 1]`.
+#   - |-
+#     If `piece.startswith("▁")` append the column to the list, else add it to the last one (with `columns[-1] =
+#     columns[-1] + ...`, so that nothing is changed in place). At the end `torch.stack(columns, dim=1)`.
+# why: |-
+#   Softmax weights are shares of one whole, so parts add up. The sum favours words of many pieces, and rightly: they
+#   have more places to be looked at. `columns[-1] += ...` would write into `weights` itself, because
+#   `weights[:, s + 1]` is a view.
+
+# %% tags=["target"]
+by_word = torch.stack([checks.check_word_attention.own(w, encoder.tokenize(plural)) for w in looked])     # (L, N, W)
+show(attention_heatmaps(picture, by_word, plural.split()),
+     alt=f'Heat maps for "{plural}": one row for each block, one column for each of the six words, "bears" among them '
+         "as one.",
+     caption="One column a word when it is right. Null token and end are left out.")
+
+# %% tags=["stub"]
+def word_attention(weights, pieces):
+    """What each word gets: weights (N, S + 1), column 0 the null token's, and S pieces, the last </s> -> (N, W)."""
+    ...
+
+
+# %% tags=["solution"]
+def word_attention(weights, pieces):
+    """What each word gets: weights (N, S + 1), column 0 the null token's, and S pieces, the last </s> -> (N, W)."""
+    columns = []
+    for s, piece in enumerate(pieces[:-1]):
+        if piece.startswith("▁"):
+            columns.append(weights[:, s + 1])                         # (N,)
+        else:
+            columns[-1] = columns[-1] + weights[:, s + 1]
+    return torch.stack(columns, dim=1)                                # (N, W)
+
+
+# %% tags=["check"]
+word_attention = checks.check_word_attention(word_attention)
+shares = word_attention(looked.mean(dim=0), encoder.tokenize(plural)).mean(dim=0)         # (W,)
+print(", ".join(f"{word} {share:.0%}" for word, share in zip(plural.split(), shares.tolist(), strict=True)),
+      f"and {1 - shares.sum():.0%} on the null token and the end")
+
+# %% [markdown]
 # ## Nothing to look at
 #
 # The empty prompt has no token. What is a softmax over nothing?
@@ -392,6 +673,17 @@ print("softmax over nothing:", scores.softmax(dim=-1))
 # $e^{-\infty} = 0$, and $0 / 0$ is not a number. One such row turns the whole network to NaN, and in training the
 # whole model. There are bad cures (attend to padding; replace NaN by 0) and a good one: there is always one token to
 # look at, and it is learned. That is the **null token** in front of every prompt.
+
+# %% [markdown] tags=["instructor"]
+# **Poll:** could we spare the null token, and give an empty prompt one token of padding to look at?
+#
+# <details><summary>Answer</summary>
+#
+# It would not be NaN. But what stands in padding is nobody's choice: it was never trained to mean "no text", and it may
+# change with the batch. A learned token is the same everywhere, and text dropout teaches it what pictures look like in
+# general.
+#
+# </details>
 
 # %%
 with torch.no_grad(), record_attention(model) as records:
@@ -408,7 +700,7 @@ print("all outputs finite:", z.isfinite().all().item())
 #
 # How does the null token learn? In training some images lose their text: their mask is set to False everywhere, and
 # they must be predicted from the null token alone. (Probability 0.1 is a common choice. The paper's is **not
-# confirmed**.) It takes two lines in `train/loop.py`:
+# confirmed**.) It takes two lines in `train/trainer.py`:
 
 # %%
 text_dropout, generator = 0.1, torch.Generator().manual_seed(seed)
