@@ -57,7 +57,7 @@ def ways(model: Fluid, num_steps: int | None, batch: int) -> dict[tuple[str, int
 def sampling_rows(order: str, head: str, tokens: int, batch: int, peak: float, repeats: int) -> Iterator[Row]:
     """The ladder of one variant; random order takes as many steps as the paper's ratio, 64 for 256 tokens."""
     model = model_of(order, head, tokens)
-    calls = ways(model, None if order == "raster" else max(1, tokens // 4), batch)
+    calls = ways(model, None if model.order.causal else max(1, tokens // 4), batch)
     names = {f"{technique} {size}": (technique, size) for technique, size in calls}
     seconds = seconds_of({name: calls[key] for name, key in names.items()}, repeats)
     slowest = None
