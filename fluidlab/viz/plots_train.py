@@ -1,4 +1,4 @@
-"""What notebook 05 draws beside curves: which tokens count in a loss, and what clipping does to a gradient."""
+"""What notebook 05 draws beside curves: what clipping does to a gradient."""
 
 import matplotlib.pyplot as plt
 import torch
@@ -6,25 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from torch import Tensor
 
-from fluidlab.viz.plots_orders import HIDDEN, ORDER_COLORS
-
-
-def loss_maps(losses: Tensor, hidden: Tensor, grid: tuple[int, int], titles: list[str]) -> Figure:
-    """The loss of every token on its image's grid: coloured where the token was hidden, grey where it does not count.
-
-    Args:
-        losses: (B, N).  hidden: (B, N) bool.  grid: (h, w), h w = N.  titles: one for each image.
-    """
-    figure, axes = plt.subplots(1, len(losses), figsize=(3.0 * len(losses), 3.3), squeeze=False)
-    colors = plt.matplotlib.colors.ListedColormap([HIDDEN, ORDER_COLORS["random"]])
-    for axis, values, counts, title in zip(axes[0], losses, hidden, titles, strict=True):
-        axis.imshow(counts.view(grid).float().numpy(), cmap=colors, vmin=0, vmax=1)
-        for n, value in enumerate(values.tolist()):
-            axis.text(n % grid[1], n // grid[1], f"{value:.1f}", ha="center", va="center",
-                      color="white" if counts[n] else "#888888", weight="bold" if counts[n] else "normal")
-        axis.set(title=title, xticks=[], yticks=[])
-        axis.grid(False)
-    return figure
+from fluidlab.viz.plots_orders import ORDER_COLORS
 
 
 def clip_figure(before: Tensor, after: dict[str, Tensor], limit: float) -> Figure:
