@@ -49,6 +49,9 @@ class KVCache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
 
+Context = Tensor | tuple[Tensor, Tensor]       # (B, S, D), or the keys and values that were computed from it
+
+
 class Attention(nn.Module):
     """Multi-head attention: self-attention without a context, cross-attention with one."""
 
@@ -67,17 +70,23 @@ class Attention(nn.Module):
         k, v = self.to_kv(context).chunk(2, dim=-1)                                 # 2 x (B, S, D)
         return self.split(k), self.split(v)                                         # 2 x (B, H, S, D/H)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None, causal: bool = False,
+    def forward(self, x: Tensor, context: Context | None = None, mask: Tensor | None = None, causal: bool = False,
                 cache: KVCache | None = None) -> Tensor:
-        """Args: x (B, N, D); context (B, S, D) or None for self-attention; mask (B, S) bool; cache: x continues it."""
+        """Args: x (B, N, D); context: None for self-attention; mask (B, S) bool; cache: x continues it."""
         q = self.split(self.to_q(x))                                                # (B, H, N, D/H)
-        k, v = self.keys_values(x if context is None else context)                  # (B, H, S, D/H)
+        known = isinstance(context, tuple)
+        k, v = context if known else self.keys_values(x if context is None else context)    # (B, H, S, D/H)
         if cache is not None:
             causal = causal and cache.filled == 0 and x.shape[1] > 1                # a new token sees all before it
             k, v = cache.append(k, v)
         attn_mask = None if mask is None else mask[:, None, None, :]                # (B, 1, 1, S)
         out = attend(q, k, v, attn_mask, causal)                                    # (B, H, N, D/H)
         return self.to_out(out.transpose(1, 2).flatten(2))                          # (B, N, D)
+
+
+def take(x: Tensor, rows: Tensor) -> Tensor:
+    """The rows (B, K) of x (B, N, D): (B, K, D)."""
+    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
 
 
 class Norm(nn.LayerNorm):
@@ -108,14 +117,25 @@ class Block(nn.Module):
         self.norm_mlp, self.mlp = Norm(width), MLP(width, mlp_ratio)
         self.has_cross = cross_attention
 
-    def forward(self, x: Tensor, text: Tensor | None = None, mask: Tensor | None = None, causal: bool = False,
-                cache: KVCache | None = None) -> Tensor:
-        """x (B, N, D). With cross-attention `mask` (B, S) hides padding of `text` (B, S, D), else padding of x."""
+    def forward(self, x: Tensor, text: Context | None = None, mask: Tensor | None = None, causal: bool = False,
+                cache: KVCache | None = None, rows: Tensor | None = None) -> Tensor:
+        """x (B, N, D). With cross-attention `mask` (B, S) hides padding of `text` (B, S, D), else padding of x.
+
+        With rows (B, K), only these positions come out, (B, K, D); all are still looked at. Not with causal attention.
+        """
         self_mask = None if self.has_cross else mask
-        x = x + self.self_attention(self.norm_self(x), mask=self_mask, causal=causal, cache=cache)   # (B, N, D)
+        seen = self.norm_self(x)                                                                     # (B, N, D)
+        if rows is None:
+            x = x + self.self_attention(seen, mask=self_mask, causal=causal, cache=cache)            # (B, N, D)
+        else:
+            x = take(x, rows) + self.self_attention(take(seen, rows), seen, self_mask)               # (B, K, D)
         if self.has_cross:
             x = x + self.cross_attention(self.norm_cross(x), context=text, mask=mask)                # (B, N, D)
         return x + self.mlp(self.norm_mlp(x))                                                        # (B, N, D)
+
+    def read(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """A text's keys and values, which may be given in its place."""
+        return self.cross_attention.keys_values(text)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fluidlab.config import ModelConfig
 from fluidlab.layers import KVCache
-from fluidlab.model.backbone import Backbone
+from fluidlab.model.backbone import Backbone, Text
 from fluidlab.model.heads import HEADS
 from fluidlab.model.noise import Streams
 from fluidlab.model.orders import ORDERS
@@ -63,15 +63,17 @@ class Fluid(nn.Module):
         z = self.hidden(tokens, is_target, *self.aligner(features, mask))  # (B, N, D)
         return self.head.loss(z, tokens, generator), is_target            # (B, N), (B, N)
 
-    def hidden(self, tokens: Tensor, is_target: Tensor, text: Tensor, text_mask: Tensor,
-               caches: list[KVCache] | None = None) -> Tensor:
+    def hidden(self, tokens: Tensor, is_target: Tensor, text: Text, text_mask: Tensor,
+               caches: list[KVCache] | None = None, rows: Tensor | None = None) -> Tensor:
         """What the backbone knows of each position, z (B, N, D), with the targets hidden.
 
-        With caches, only the positions that follow the cached ones go in and come out.
+        With caches, only the positions that follow the cached ones go in and come out. With rows (B, K), only z of
+        these positions (B, K, D).
         """
-        x = self.order.inputs(self.head.embed(tokens), is_target)         # (B, N, D)
-        x = x[:, caches[0].filled:] if caches else x
-        return self.backbone(x, text, text_mask, causal=self.order.causal, caches=caches)
+        known = max(caches[0].filled - 1, 0) if caches else 0             # a causal order looks back by one token
+        x = self.order.inputs(self.head.embed(tokens[:, known:]), is_target[:, known:])   # (B, N, D)
+        x = x[:, caches[0].filled - known:] if caches else x
+        return self.backbone(x, text, text_mask, causal=self.order.causal, caches=caches, rows=rows)
 
     def check(self, tokens: Tensor, features: Tensor, mask: Tensor) -> None:
         """Raise `ValueError` unless the three tensors fit the configuration and each other."""

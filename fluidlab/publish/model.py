@@ -57,9 +57,9 @@ class FluidModel(Fluid, ModelMixin, ConfigMixin):
         """diffusers' view of the configuration. Not kept: `order` and `head` would hide the parts of these names."""
         return FrozenDict(self.config.to_dict())
 
-    def hidden(self, tokens: Tensor, is_target: Tensor, text: Tensor, text_mask: Tensor, caches=None) -> Tensor:
+    def hidden(self, *args, **options) -> Tensor:
         """As `Fluid.hidden`, z in float32 whatever the backbone's precision."""
-        return super().hidden(tokens, is_target, text, text_mask, caches).float()
+        return super().hidden(*args, **options).float()
 
     def to(self, *args, **kwargs):
         """As any module's. ModelMixin's own warns, at every change of dtype, of what `_apply` prevents."""

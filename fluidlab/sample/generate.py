@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fluidlab.config import SampleConfig
+from fluidlab.layers import take
 from fluidlab.model.fluid import Fluid
 from fluidlab.model.guidance import scale_at
 from fluidlab.model.noise import Streams, streams
@@ -35,14 +36,15 @@ class Step:
 @torch.no_grad()
 def generate(model: Fluid, features: Tensor, mask: Tensor, *, guidance_scale: float = 3.0,
              guidance_schedule: str = "constant", temperature: float = 1.0, num_inference_steps: int | None = None,
-             num_denoising_steps: int = 25, generator: Streams = None,
+             num_denoising_steps: int | tuple[int, int] = 25, solver: str | None = None, generator: Streams = None,
              on_step: Callable[[Step], bool | None] | None = None, use_cache: bool = True,
              tokens: Tensor | None = None, unknown: Tensor | None = None) -> Tensor:
     """Draw one image's tokens for each text.
 
     Args:
         features, mask: (B, S, E) and (B, S) bool of the text encoder; an all-False row means "no text".
-        guidance_scale, guidance_schedule, temperature, num_inference_steps, num_denoising_steps: see `SampleConfig`.
+        guidance_scale, guidance_schedule, temperature, num_inference_steps, num_denoising_steps, solver: see
+            `SampleConfig`.
         generator: one CPU generator, from which a stream per image is drawn, or a list of one per image.
         on_step: called with a `Step` after every step; its answer False ends the drawing there, and tokens that are
             unknown stay blank (or as they were given).
@@ -57,7 +59,8 @@ def generate(model: Fluid, features: Tensor, mask: Tensor, *, guidance_scale: fl
         ValueError: values out of range, or tensors that do not fit the model.
     """
     config = SampleConfig(guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, temperature=temperature,
-                          num_inference_steps=num_inference_steps, num_denoising_steps=num_denoising_steps)
+                          num_inference_steps=num_inference_steps, num_denoising_steps=num_denoising_steps,
+                          solver=solver)
     model.check_text(features, mask)
     B, N, device = len(features), model.config.seq_len, features.device
     generator = streams(generator, B)
@@ -73,11 +76,12 @@ def generate(model: Fluid, features: Tensor, mask: Tensor, *, guidance_scale: fl
     filled = N - num_unknown
     for index, size in enumerate(sizes):
         positions = permutation[:, filled:filled + size]                                      # (B, K)
+        denoising_steps = config.denoising_steps_at(filled / N)
         filled += size
         z = reader(tokens, unknown, positions)                                                # (B or 2B, K, D)
         z, z_null = z.chunk(2) if guided else (z, None)
         drawn = model.head.sample(z, z_null, scale_at(guidance_schedule, guidance_scale, filled / N), temperature,
-                                  generator, num_denoising_steps)                             # (B, K) or (B, K, C)
+                                  generator, denoising_steps, solver)                         # (B, K) or (B, K, C)
         tokens = _put(tokens, positions, drawn)
         unknown = unknown.scatter(1, positions, False)                                        # (B, N)
         if on_step is not None and on_step(Step(index, positions, tokens, unknown)) is False:
@@ -89,13 +93,14 @@ class FullReader:
     """z at the asked positions from one pass over the whole sequence."""
 
     def __init__(self, model: Fluid, text: Tensor, text_mask: Tensor):
-        self.model, self.text, self.text_mask = model, text, text_mask
+        self.model, self.text, self.text_mask = model, model.backbone.read(text), text_mask
 
     def __call__(self, tokens: Tensor, unknown: Tensor, positions: Tensor) -> Tensor:
-        copies = len(self.text) // len(tokens)                                                # 2 with guidance, else 1
+        copies = len(self.text_mask) // len(tokens)                                           # 2 with guidance, else 1
         tokens, unknown, positions = (torch.cat([t] * copies) for t in (tokens, unknown, positions))
-        z = self.model.hidden(tokens, unknown, self.text, self.text_mask)                     # (B or 2B, N, D)
-        return z.gather(1, positions[..., None].expand(-1, -1, z.shape[-1]))                  # (B or 2B, K, D)
+        if self.model.order.causal:
+            return take(self.model.hidden(tokens, unknown, self.text, self.text_mask), positions)
+        return self.model.hidden(tokens, unknown, self.text, self.text_mask, rows=positions)  # (B or 2B, K, D)
 
 
 def _with_null(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

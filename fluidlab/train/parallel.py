@@ -29,7 +29,8 @@ if TYPE_CHECKING:                   # a second of importing that only several pr
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import FSDPModule
 
-METHODS = {"order": ("inputs",), "head": ("embed", "loss", "sample")}    # what is called of a part beside `forward`
+# What is called of a part beside `forward`.
+METHODS = {"order": ("inputs",), "backbone": ("read",), "head": ("embed", "loss", "sample")}
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ def shard(model: Fluid, blocks: list[nn.Module], mesh: "DeviceMesh", precision: 
     for name, methods in METHODS.items():
         for method in methods:
             register_fsdp_forward_method(getattr(model, name), method)
+    for block in model.backbone.blocks:
+        register_fsdp_forward_method(block, "read")
     for unit in units(model):
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)

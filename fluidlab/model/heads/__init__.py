@@ -5,7 +5,7 @@ All heads share one signature:
     blank(B, N, device)                                     tokens that say nothing, to be filled by sampling
     embed(tokens) -> (B, N, D)
     loss(z, tokens, generator) -> (B, N)                    z (B, N, D) is the backbone's output
-    sample(z, z_null, guidance_scale, temperature, generator, num_denoising_steps) -> (B, K) or (B, K, C)
+    sample(z, z_null, guidance_scale, temperature, generator, num_denoising_steps, solver) -> (B, K) or (B, K, C)
 """
 
 from fluidlab.model.heads.continuous import ContinuousHead

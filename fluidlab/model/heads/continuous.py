@@ -46,7 +46,7 @@ class ContinuousHead(nn.Module):
         return total / self.repeats
 
     def sample(self, z: Tensor, z_null: Tensor | None, guidance_scale: float, temperature: float, generator: Streams,
-               num_denoising_steps: int = 25) -> Tensor:
+               num_denoising_steps: int = 25, solver: str | None = None) -> Tensor:
         """Walk from noise to a token for each z: (B, K, D) -> (B, K, C). Always float32, whatever the autocast.
 
         With z_null the guided prediction null + scale (conditional - null) drives every step.
@@ -55,9 +55,10 @@ class ContinuousHead(nn.Module):
 
         def predict(x: Tensor, t: float) -> Tensor:
             x = x if z_null is None else torch.cat([x, x])
-            out = self.denoiser(x, torch.full(x.shape[:-1], t, device=x.device), both)
+            out = self.denoiser.denoise(x, torch.tensor(t, device=x.device), known)
             return guide(*out.chunk(2), guidance_scale) if z_null is not None else out
 
         with torch.autocast(z.device.type, enabled=False):
+            known = self.denoiser.z_in(both)                                     # (B or 2B, K, W)
             return self.process.sample(predict, (*z.shape[:2], self.token_dim), num_denoising_steps, temperature,
-                                       generator, z.device)
+                                       generator, z.device, solver)

@@ -74,7 +74,11 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """x (..., C), t (...) in 0 .. 1000, z (..., D) -> (..., C), float32."""
-        condition = F.silu(self.z_in(z) + self.time_in(time_features(t, self.TIME_CHANNELS)))    # (..., W)
+        return self.denoise(x, t, self.z_in(z))
+
+    def denoise(self, x: Tensor, t: Tensor, known: Tensor) -> Tensor:
+        """The same with `known` = z_in(z) (..., W), which is computed once for all steps; t may be one for all rows."""
+        condition = F.silu(known + self.time_in(time_features(t, self.TIME_CHANNELS)))           # (..., W)
         h = self.token_in(x)                                                                     # (..., W)
         for layer in self.layers:
             h = layer(h, condition)                                                              # (..., W)

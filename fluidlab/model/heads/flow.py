@@ -8,7 +8,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from fluidlab.config import check_choice
 from fluidlab.model.noise import Streams, normal, uniform
+
+SOLVERS = ("heun", "euler")
 
 
 class RectifiedFlow:
@@ -19,8 +22,7 @@ class RectifiedFlow:
     """
 
     def __init__(self, solver: str = "heun"):
-        if solver not in ("euler", "heun"):
-            raise ValueError(f"solver must be euler or heun, got {solver!r}.")
+        check_choice("solver", solver, SOLVERS)
         self.solver = solver
 
     def corrupt(self, x0: Tensor, generator: Streams = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -30,8 +32,14 @@ class RectifiedFlow:
         return (1 - t[..., None]) * x0 + t[..., None] * noise, 1000 * t, x0 - noise
 
     def sample(self, predict: Callable[[Tensor, float], Tensor], shape: tuple, num_steps: int, temperature: float,
-               generator: Streams, device="cpu") -> Tensor:
-        """From noise to tokens of `shape` (B, K, C). A flow injects no noise, so temperature scales the initial one."""
+               generator: Streams, device="cpu", solver: str | None = None) -> Tensor:
+        """From noise to tokens of `shape` (B, K, C). A flow injects no noise, so temperature scales the initial one.
+
+        Args:
+            solver: in place of the flow's own.
+        """
+        solver = solver or self.solver
+        check_choice("solver", solver, SOLVERS)
         if num_steps < 1:
             raise ValueError(f"num_denoising_steps must be at least 1, got {num_steps}.")
         x = temperature * normal(shape, generator, device)
@@ -39,7 +47,7 @@ class RectifiedFlow:
         for i in range(num_steps):
             t, t_next = 1 - i * h, 1 - (i + 1) * h
             velocity = predict(x, 1000 * t)
-            if self.solver == "heun" and i + 1 < num_steps:
+            if solver == "heun" and i + 1 < num_steps:
                 velocity = (velocity + predict(x + h * velocity, 1000 * t_next)) / 2
             x = x + h * velocity
         return x

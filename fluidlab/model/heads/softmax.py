@@ -45,7 +45,7 @@ class SoftmaxHead(nn.Module):
         return F.cross_entropy(logits, tokens.flatten(), reduction="none").view(tokens.shape)
 
     def sample(self, z: Tensor, z_null: Tensor | None, guidance_scale: float, temperature: float, generator: Streams,
-               num_denoising_steps: int | None = None) -> Tensor:
+               num_denoising_steps: int | None = None, solver: str | None = None) -> Tensor:
         """Guided logits / temperature, then one uniform number per token through the inverse of the distribution.
 
         z, z_null (B, K, D) -> codes (B, K). Temperature 0 takes the likeliest code.
