@@ -145,7 +145,7 @@ check_euler_walk = Check(
 def _denoise_step(x, predicted_noise, share, share_next, noise, temperature):
     process = CosineDiffusion(2)
     process.alphas = torch.tensor([share_next, share], dtype=torch.float64)
-    return process.step(x, predicted_noise, 1, 0, temperature * noise)
+    return process.step(x, process.clean(x, predicted_noise, 1), 1, 0, temperature * noise)
 
 
 def _step(clip=lambda x0: x0.clamp(-5, 5), swapped=False, end=lambda mean, variance, noise, temperature:
