@@ -113,8 +113,8 @@ def draw(model, features, mask, generators, guidance_scale=3.0, temperature=1.0)
 
 # %% [markdown]
 # The package's `generate` is this loop, plus checks, a cache for raster order, guidance that may grow, and a callback.
-# So both must draw the same tokens from the same random streams, bit for bit (with the cache off, which rounds
-# differently):
+# So both must draw the same tokens from the same random streams, but for rounding: the package computes its last block
+# only where tokens are asked for. (The cache is off, which rounds differently too.)
 
 # %%
 asked = ["a photo of a red umbrella", "a photo of a cat and a bicycle", "a photo of three books",
@@ -125,7 +125,8 @@ for name, pipe in pipes.items():
     mine = draw(pipe.model, features, mask, streams(*range(seed, seed + 4)))
     theirs = fl.generate(pipe.model, features, mask, generator=streams(*range(seed, seed + 4)), use_cache=False,
                          **STEPS)
-    rows.append({"variant": name, "shape": tuple(mine.shape), "bit for bit the same": torch.equal(mine, theirs)})
+    rows.append({"variant": name, "shape": tuple(mine.shape),
+                 "largest difference": f"{(mine - theirs).abs().max().item():.0e}"})
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
