@@ -4,12 +4,15 @@ The mistakes lie in the checks. The right answers in `answers/` are written anot
 check cannot pass by agreeing with itself.
 """
 
+import re
+
 import pytest
 import torch
 from answers import RIGHT_ANSWERS
 
 from fluidlab import checks
 from fluidlab.checks.check import RIGHT, UNSOLVED, WRONG, Check, Verdict
+from machinery import masters
 
 CHECKS = {name: getattr(checks, name) for name in checks.__all__}
 MISTAKES = [(name, hint) for name, check in CHECKS.items() for hint in check.mistakes]
@@ -18,7 +21,7 @@ MISTAKES = [(name, hint) for name, check in CHECKS.items() for hint in check.mis
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_check_knows_its_answer_and_four_mistakes_or_more(name, capsys):
     check = CHECKS[name]
-    assert name == f"check_{check.name}" and len(check.mistakes) >= 4
+    assert len(check.mistakes) >= 4
     assert check.examine(check.own).state == RIGHT
     assert check(check.own) is check.own and f"{check.name} is right" in capsys.readouterr().out
 
@@ -70,10 +73,21 @@ def test_answers_may_come_as_arrays_lists_or_numbers():
     assert "its part 1: 1 of 2 values differ" in check.examine(lambda: (1, [0.5, 2.0])).text
 
 
-@pytest.mark.parametrize("name", [check.name for check in CHECKS.values()])
+@pytest.mark.parametrize("name", CHECKS)
 def test_right_answers_in_other_words_pass(name):
-    answers = RIGHT_ANSWERS[name]
+    answers = RIGHT_ANSWERS[CHECKS[name].name]
     assert len(answers) >= 2
     for answer in answers:
-        verdict = CHECKS[f"check_{name}"].examine(answer)
+        verdict = CHECKS[name].examine(answer)
         assert verdict.state == RIGHT, verdict.text
+
+
+def test_every_exercise_has_its_check_and_every_check_its_exercise():
+    called = {match for name in masters.master_names() for cell in masters.read_master(name).cells
+              if "check" in masters.tags(cell) for match in re.findall(r"(\w+) = checks\.(check_\w+)\(\1\)", cell.source)}
+    assert called == {(check.name, name) for name, check in CHECKS.items()}
+
+
+def test_a_check_that_does_not_exist_is_named():
+    with pytest.raises(AttributeError, match="no check_nothing; it has check_"):
+        checks.check_nothing  # noqa: B018

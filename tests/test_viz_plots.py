@@ -106,6 +106,16 @@ def test_only_unknown_tokens_are_hidden():
     assert changed[16:, :16].all() and not changed[:16].any() and not changed[:, 16:].any()
 
 
+def test_tokens_are_coloured_where_marked_and_numbered_where_they_lie():
+    marked, values = torch.tensor([[True, False, False, False, False, True]]), torch.arange(6.0)[None] / 2
+    axis = plots.token_maps(marked, (2, 3), ["two"], values).axes[0]
+    assert axis.collections[0].get_array().tolist() == [[1, 0, 0], [0, 0, 1]] and axis.get_title() == "two"
+    assert [(text.get_text(), text.get_weight()) for text in axis.texts] == [
+        ("0", "bold"), ("0.5", "normal"), ("1", "normal"), ("1.5", "normal"), ("2", "normal"), ("2.5", "bold")]
+    assert axis.texts[4].get_position() == (1.5, 1.5) and axis.get_ylim() == (2, 0)           # row 0 on top
+    assert len(plots.token_maps(marked, (2, 3), ["two"]).axes[0].texts) == 0
+
+
 def test_results_come_as_curves_of_numbers_in_the_order_of_their_steps(tmp_path, monkeypatch):
     (tmp_path / "results.csv").write_text(
         "order,head,preset,params,steps,seed,metric,value,torch,commit,command\n"

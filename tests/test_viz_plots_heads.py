@@ -7,7 +7,7 @@ import torch
 from helpers import seeded
 
 from fluidlab.viz import plots_heads as plots
-from fluidlab.viz.toy_tokens import SHAPES, chamfer, kmeans, nearest, toy_tokens
+from fluidlab.viz.toy_tokens import SHAPES, best_token, chamfer, kmeans, nearest, toy_tokens
 
 
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
@@ -49,6 +49,23 @@ def test_more_codes_lose_less():
     lost = [(points - (codes := kmeans(points, V, seeded(0)))[nearest(points, codes)]).square().mean().item()
             for V in (4, 16, 64)]
     assert lost[0] > 2 * lost[1] > 4 * lost[2]
+
+
+def test_the_best_guess_is_the_mean_in_noise_the_nearest_token_without_and_between_them_weighted():
+    data = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [1.0, 3.0]])
+    x = torch.tensor([[0.9, 2.0], [-0.2, 0.1]])
+    assert torch.allclose(best_token(x, data, 0.0, 1.0), data.mean(dim=0).expand(2, 2))
+    assert torch.allclose(best_token(x, data, 1.0, 0.05), data[[2, 0]], atol=1e-4)
+    guess = best_token(torch.tensor([[-1.0, 1.0]]), data, 1.0, 1.0)
+    weights = (-torch.tensor([1.0, 5.0, 8.0]) / 2).exp()                       # squared distances
+    assert torch.allclose(guess[0], (weights[:, None] * data).sum(dim=0) / weights.sum())
+
+
+def test_the_line_of_codes_has_a_piece_for_each_probability():
+    axis = plots.line_of_codes(torch.tensor([0.2, 0.5, 0.3]), [0.1, 0.9]).axes[0]
+    assert [round(p.get_width(), 3) for p in axis.patches[:3]] == [0.2, 0.5, 0.3]
+    assert [round(p.get_x(), 3) for p in axis.patches[:3]] == [0.0, 0.2, 0.7]
+    assert [text.get_text() for text in axis.texts[3:]] == ["u = 0.1", "u = 0.9"]
 
 
 def test_chamfer_counts_strays_and_gaps_alike():

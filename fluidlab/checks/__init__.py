@@ -9,6 +9,9 @@ EXERCISES = {
     "tokenizers": ("psnr", "unpack", "perplexity", "vq_lookup"),
     "text": ("cosine_similarities", "masked_mean", "text_attention", "word_attention"),
     "orders": ("causal_mask", "shift_by_one", "cosine_schedule"),
+    "heads": ("draw_code", "diffusion_loss", "euler_walk", "temperature"),
+    "training": ("mean_over_hidden", "rate", "ema_update", "clip_gradients"),
+    "sampling": ("guidance", "growing_scales", "ring", "fill"),
 }
 WHERE = {f"check_{name}": topic for topic, names in EXERCISES.items() for name in names}
 __all__ = list(WHERE)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fluidlab.config import TOKEN_KINDS
 from fluidlab.evaluate.results import read_results
-from fluidlab.viz.show import figure_html, image_grid, variant_style
+from fluidlab.viz.show import VARIANT_COLORS, figure_html, image_grid, variant_style
 
 UNITS = {"discrete": "cross-entropy (nats)", "continuous": "squared error"}
 PART_COLORS = {"aligner": "#56B4E9", "order": "#000000", "head": "#E69F00", "backbone": "#999999"}
@@ -254,6 +254,25 @@ def hide_unknown(pixels: Tensor, unknown: Tensor, patch_size: int = 16) -> Tenso
     i, j = torch.meshgrid(torch.arange(patch_size), torch.arange(patch_size), indexing="ij")
     cross = torch.where((i == j) | (i + j == patch_size - 1), GREY, GREY - 0.8).repeat(rows, columns)      # (H, W)
     return torch.where(mask, cross, pixels)
+
+
+def token_maps(marked: Tensor, grid: tuple[int, int], titles: list[str], values: Tensor | None = None) -> Figure:
+    """Tokens on the grid of their image, coloured where marked, grey elsewhere, each with its number if there is one.
+
+    Args:
+        marked: (B, N) bool.  grid: (h, w), h w = N.  titles: one for each image.  values: (B, N), or None.
+    """
+    (h, w), B = grid, len(marked)
+    figure, axes = plt.subplots(1, B, figsize=(min(3.0, 12 / B) * B, min(3.0, 12 / B) * h / w + 0.4), squeeze=False)
+    colors = plt.matplotlib.colors.ListedColormap(["#dddddd", VARIANT_COLORS["random-diffusion"]])
+    for i, (axis, title) in enumerate(zip(axes[0], titles, strict=True)):
+        axis.pcolormesh(marked[i].view(h, w).float().numpy(), cmap=colors, vmin=0, vmax=1, edgecolors="white")
+        for n in range(0 if values is None else h * w):
+            axis.text(n % w + 0.5, n // w + 0.5, f"{values[i, n].item():g}", ha="center", va="center",
+                      color="white" if marked[i, n] else "#777777", weight="bold" if marked[i, n] else "normal")
+        axis.set(title=title, xticks=[], yticks=[], xlim=(0, w), ylim=(h, 0), aspect="equal")
+        axis.grid(False)
+    return figure
 
 
 def result_curves(metric: str, **where: str) -> Curves:

@@ -46,6 +46,21 @@ def clouds(rows: dict[str, list[Tensor]], titles, size: float = 2.0) -> Figure:
     return figure
 
 
+def line_of_codes(probabilities: Tensor, u: list[float]) -> Figure:
+    """Probabilities (V,) side by side on a line of length 1, and where the numbers u fall."""
+    figure, ax = plt.subplots(figsize=(8.0, 1.9))
+    ends = probabilities.cumsum(0).tolist()
+    for code, (size, end) in enumerate(zip(probabilities.tolist(), ends, strict=True)):
+        ax.barh(0, size, left=end - size, height=0.8, color=HEAD_COLORS["softmax"], alpha=0.75 if code % 2 else 0.45,
+                edgecolor="white")
+        ax.text(end - size / 2, 0, f"code {code}\n{size:.2f}", ha="center", va="center", fontsize=11)
+    for number in u:
+        ax.annotate(f"u = {number:g}", (number, 0.4), (number, 0.95), ha="center", arrowprops={"arrowstyle": "->"})
+    ax.set(xlim=(0, 1), ylim=(-0.45, 1.25), yticks=[], xlabel="sum of the probabilities")
+    ax.grid(False)
+    return figure
+
+
 def walks(paths: dict[str, Tensor], ends: dict[str, Tensor]) -> Figure:
     """Trajectories from noise (open circle) to token (dot).
 

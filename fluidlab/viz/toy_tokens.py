@@ -85,6 +85,20 @@ def nearest(points: Tensor, codes: Tensor) -> Tensor:
     return scores.argmin(dim=1)
 
 
+def best_token(x: Tensor, data: Tensor, signal: float, noise: float) -> Tensor:
+    """The best possible guess of the clean token, known because the data are: what a network can at most learn.
+
+    Args:
+        x: (K, C) noisy tokens, signal x token + noise x a standard normal number.
+        data: (M, C), all clean tokens that there are, equally likely.
+
+    Returns:
+        (K, C), the mean of the data, each weighted with how likely it is to have become x.
+    """
+    distance = (x[:, None] - signal * data).square().sum(dim=-1)                              # (K, M)
+    return (-distance / (2 * noise ** 2)).softmax(dim=-1) @ data
+
+
 def chamfer(drawn: Tensor, data: Tensor) -> float:
     """How far two clouds (B, C) and (M, C) are apart, as a length in the unit of the tokens.
 

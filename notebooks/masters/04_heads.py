@@ -15,6 +15,19 @@
 #   cost_steps: [5]
 #   code_counts: [16, 64]
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: "The fork: everybody draws the curve that squared error will give, then run the cell."}
+#   - {minutes: 8, do: "Mush, on patches and on tokens; the poll on the squared error of a real patch."}
+#   - {minutes: 10, do: "What a head must give; the three first losses, guessed before the cell runs."}
+#   - {minutes: 8, do: "Exercise 4.1 while the softmax heads train."}
+#   - {minutes: 7, do: "Grids, and why more codes are no way out in 16 dimensions."}
+#   - {minutes: 20, do: "Noise, the schedule, then exercise 4.2 in pairs."}
+#   - {minutes: 10, do: "Loss by time and the clip. Have the factor at t = 999 guessed."}
+#   - {minutes: 17, do: "Flow: exercise 4.3, then the two kinds of walk side by side."}
+#   - {minutes: 25, do: "Temperature: first the explorer, then exercise 4.4; the fast ones go on to costs."}
+#   - {minutes: 10, do: "Costs, real tokens, recap and quiz."}
+
 # %% [markdown]
 # ## One question, many right answers
 # The backbone has read a caption and the tokens that are already known. For the next position it hands over one
@@ -35,7 +48,7 @@ step_counts = [1, 2, 4, 8, 16, 32]    # denoising steps to compare
 cost_steps = [5, 10, 25, 100]          # denoising steps to time
 seed = 0                               # everything random starts here
 
-# %%
+# %% tags=["needed"]
 import math
 import time
 
@@ -43,12 +56,13 @@ import torch
 from IPython.display import display
 
 import fluidlab as fl
+from fluidlab import checks
 from fluidlab.model.heads.diffusion import CosineDiffusion
 from fluidlab.model.heads.flow import RectifiedFlow
 from fluidlab.train.optim import learning_rate
 from fluidlab.viz import plots_heads as plots
 from fluidlab.viz.show import image_grid, show
-from fluidlab.viz.toy_tokens import SHAPES, chamfer, kmeans, nearest, toy_tokens
+from fluidlab.viz.toy_tokens import SHAPES, best_token, chamfer, kmeans, nearest, toy_tokens
 
 
 def seeded(number):
@@ -131,6 +145,20 @@ print(f"squared error of another real one  {error_of_real:.4f}   ({error_of_real
 # answer rewards mush.
 #
 # Does it help to predict tokens of the VAE instead of pixels? We encode, average the tokens, decode.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** nothing is wrong with the network. It answers the question that the loss asks, and the question has one
+# answer. We are about to change the question.
+#
+# **Poll:** ten of these pictures have a cat in this patch, ninety have background. Which patch has the smallest squared
+# error?
+#
+# <details><summary>Answer</summary>
+#
+# None of the hundred: a background with a tenth of a cat in it. Whoever says "background" thinks of the median or of
+# the likeliest patch.
+#
+# </details>
 
 # %%
 vae, vq = fl.load_tokenizer("scenes-vae"), fl.load_tokenizer("scenes-vq")
@@ -263,6 +291,66 @@ for V, codes in codebooks.items():
 # %% [markdown]
 # Each curve starts at its $\log V$. A larger codebook ends at a *higher* loss. Is it worse, then? Look at the tokens.
 
+# %% [markdown]
+# ### One uniform number is enough
+# How does a head of this kind draw? Its scores become probabilities, and these are laid side by side on a line of
+# length 1, in the order of the codes. A number $u$, uniform between 0 and 1, falls into one of the pieces: that is the
+# code. A piece twice as long is hit twice as often.
+
+# %% [markdown] tags=["exercise"]
+# title: One number, one code
+# minutes: 8
+# level: 1
+# task: |-
+#   Write `draw_code(logits, u)`. The scores `logits` have shape (B, V): one row of V scores for each of B tokens. The
+#   numbers `u` have shape (B,), one for each token, from 0 up to 1. The softmax over the V scores gives probabilities.
+#   Return B whole numbers from 0 to V - 1: for each token the **first** code at which the sum of the probabilities, of
+#   this code and all before it, exceeds `u`.
+# right: |-
+#   each number falls into its piece of the line below, and of many numbers each code gets its share.
+# hints:
+#   - |-
+#     Where does the piece of a code end? At the sum of all probabilities up to and with its own: `cumsum`, along the
+#     last dimension.
+#   - "How many of these ends lie at or below u? Count them: that number is the code."
+#   - |-
+#     `ends = logits.softmax(dim=-1).cumsum(dim=-1)` is (B, V). Compare it with `u[:, None]`, which is (B, 1), and sum
+#     the truth values over the last dimension.
+# why: |-
+#   The sums rise from 0 to 1, and between two of them lies exactly one code's probability. Counting the ends that u has
+#   passed is the same as looking for the first one that it has not. The package's head finds it with
+#   `torch.searchsorted`, which halves the line again and again instead of comparing with all V ends.
+
+# %% tags=["target"]
+scores = torch.tensor([0.2, 1.5, -0.5, 1.0])                                    # (V,) of one token
+show(plots.line_of_codes(scores.softmax(dim=0), [0.1, 0.45, 0.9]),
+     alt="A line of length 1 in four pieces, one for each code, as long as its probability: "
+         + ", ".join(f"code {code} {p:.2f}" for code, p in enumerate(scores.softmax(dim=0).tolist()))
+         + ". The number 0.1 falls into the piece of code 0, 0.45 into that of code 1, 0.9 into that of code 3.",
+     caption="Right answers for three numbers: 0.1 gives code 0, 0.45 gives code 1, 0.9 gives code 3.")
+
+# %% tags=["stub"]
+def draw_code(logits, u):
+    """One code for each token: logits (B, V) and uniform numbers u (B,) -> codes (B,), whole numbers below V."""
+    ...
+
+
+# %% tags=["solution"]
+def draw_code(logits, u):
+    """One code for each token: logits (B, V) and uniform numbers u (B,) -> codes (B,), whole numbers below V."""
+    ends = logits.softmax(dim=-1).cumsum(dim=-1)                                # (B, V)
+    return (ends <= u[:, None]).sum(dim=-1).clamp(max=logits.shape[-1] - 1)     # the last end may be rounded to below 1
+
+
+# %% tags=["check"]
+draw_code = checks.check_draw_code(draw_code)
+many = torch.as_tensor(draw_code(scores.expand(20_000, -1), torch.rand(20_000, generator=seeded(seed))))
+for code, p in enumerate(scores.softmax(dim=0).tolist()):
+    print(f"code {code}: probability {p:.3f}, share of 20,000 draws {(many == code).float().mean():.3f}")
+
+# %% [markdown]
+# Now the trained heads. They draw in just this way.
+
 # %%
 def draw_softmax(V, shape, temperature=1.0):
     return codebooks[V][softmax[V].draw(shape, temperature=temperature)]        # (K, 2)
@@ -351,7 +439,97 @@ show(plots.clouds(dict(zip(SHAPES, columns, strict=True)), [f"t = {t}" for t in 
 # walk that mean is vague, and so it should be: it points to the middle of all answers. But we then take only a *small
 # step* there and ask again from the new place, where fewer answers are left. Step by step the token decides.
 #
-# The loss in five lines. The package's own is the same, number for number:
+# ### The best guess there is
+# To practise we want a head that guesses as well as anybody can. For a small set of known tokens it needs no training:
+# the best guess of the clean token is the mean of all tokens of the set, each weighted with how likely it is to have
+# become $x_t$. `best_token` computes that for 400 tokens of the moons, and from the guessed token follow the guessed
+# noise and, further below, the guessed velocity.
+
+# %% tags=["needed"]
+moons = toy_tokens(torch.zeros(400, dtype=torch.long), seeded(seed + 7))        # (M, 2)
+
+
+def best_noise(noisy, share):
+    """The best guess of the noise in noisy tokens (..., 2), of whose variance `share` is signal."""
+    signal, noise = share ** 0.5, (1 - share) ** 0.5
+    return (noisy - signal * best_token(noisy.flatten(0, -2), moons, signal, noise).view_as(noisy)) / noise
+
+
+# %% [markdown] tags=["exercise"]
+# title: The diffusion loss
+# minutes: 12
+# level: 2
+# task: |-
+#   Write `diffusion_loss(predict, x0, share, noise)`, the loss of a diffusion head.
+#   - `x0` holds clean tokens, (B, N, C): C numbers for each of N tokens of B images.
+#   - `share` holds $\bar\alpha_t$, (B, N): each token has a time of its own.
+#   - `noise` has the shape of `x0`; it is drawn already.
+#   - `predict` is the network as a function: given noisy tokens (B, N, C) it returns its guess of the noise, (B, N, C).
+#
+#   Make the noisy tokens, ask for the guess, and return the squared error on the noise for **each token**, (B, N): the
+#   mean over its channels.
+# right: |-
+#   the best guess there is has a loss near the ones below: large when little noise is hidden in much signal, small when
+#   nearly all is noise.
+# hints:
+#   - "Three lines: the noisy tokens by the formula above, the guess, the error."
+#   - |-
+#     `share` is (B, N) and the tokens are (B, N, C). Give it a last dimension of length 1: `share[..., None]`.
+#   - "`(predict(noisy) - noise).square().mean(dim=-1)`"
+# why: |-
+#   The share is one of the *variance*, so signal and noise are multiplied by its roots; then the noisy tokens keep
+#   variance 1 at every time. The loss stays one number for each token, because in training only the hidden tokens count
+#   (notebook 05), and which these are the head does not know.
+
+# %% tags=["target"]
+shares, noise = (0.95, 0.5, 0.05), torch.randn(1, len(moons), 2, generator=seeded(1))
+panels, titles = [], []
+for share in shares:
+    panels.append((share ** 0.5 * moons + (1 - share) ** 0.5 * noise)[0])
+    best = (best_noise(panels[-1], share) - noise[0]).square().mean()
+    titles.append(f"signal {share:.0%}, loss {best:.2f}")
+show(plots.clouds({"noisy": panels}, titles, size=6.0),
+     alt="The moons with little, with half and with much noise. Loss of the best guess: " + "; ".join(titles) + ".",
+     caption="What diffusion_loss gives on average for the best guess of the noise, at three shares of the signal.")
+
+# %% tags=["stub"]
+def diffusion_loss(predict, x0, share, noise):
+    """Squared error on the noise for each token: x0, noise (B, N, C), share (B, N) of the variance -> (B, N)."""
+    ...
+
+
+# %% tags=["solution"]
+def diffusion_loss(predict, x0, share, noise):
+    """Squared error on the noise for each token: x0, noise (B, N, C), share (B, N) of the variance -> (B, N)."""
+    keep = share[..., None]                                                     # (B, N, 1)
+    noisy = keep.sqrt() * x0 + (1 - keep).sqrt() * noise                        # (B, N, C)
+    return (predict(noisy) - noise).square().mean(dim=-1)                       # (B, N)
+
+
+# %% tags=["check"]
+diffusion_loss = checks.check_diffusion_loss(diffusion_loss)
+for share in shares:
+    each = torch.full((1, len(moons)), share)                                   # (1, M)
+    best = diffusion_loss(lambda noisy, s=share: best_noise(noisy, s), moons[None], each, noise).mean()
+    naught = diffusion_loss(torch.zeros_like, moons[None], each, noise).mean()
+    print(f"signal {share:4.0%}: loss of the best guess {best:.3f}, of the guess 0 {naught:.3f}")
+
+# %% [markdown] tags=["instructor"]
+# **Poll:** the guess 0 has a loss of 1, and at 95 % signal the best guess there is still has 0.66. Is a head of any use
+# at such times?
+#
+# <details><summary>Answer</summary>
+#
+# Little is to be guessed there, and little depends on it: at 95 % signal the token is nearly done, and an error of the
+# noise moves it hardly at all (the factor is in the table on clipping, below).
+#
+# </details>
+#
+# **Goes wrong:** `share` without its last dimension. Where N and C differ, that is an error at once; where they are
+# equal, the numbers are wrong and nothing is said. The check uses equal ones on purpose and names the mistake.
+
+# %% [markdown]
+# With the head's own network as `predict`, this is the loss that trains it. The package's gives the same number:
 
 # %%
 torch.manual_seed(seed)
@@ -361,9 +539,7 @@ z = diffusion.z(condition)[None]                                                
 g = seeded(1)
 t = (torch.rand(1, len(tokens), generator=g) * 1000).long()                     # (1, B) a time for each token
 noise = torch.randn(1, len(tokens), 2, generator=g)                             # (1, B, 2)
-share = alphas[t].float()[..., None]                                            # (1, B, 1)
-noisy = share.sqrt() * tokens + (1 - share).sqrt() * noise                      # (1, B, 2)
-mine = (diffusion.head.denoiser(noisy, t, z) - noise).square().mean()
+mine = diffusion_loss(lambda noisy: diffusion.head.denoiser(noisy, t, z), tokens[None], alphas[t].float(), noise).mean()
 
 theirs = diffusion.head.loss(z, tokens[None], seeded(1)).mean()
 print(f"mine {mine.item():.6f}   package {theirs.item():.6f}")
@@ -440,6 +616,90 @@ show(plots.clouds({"data": list(data.values()), "flow": [flow.draw(s) for s in S
      alt="The three clouds of data and, below, the clouds that the trained flow head draws.",
      caption=f"Distance to the data: {mean_distance(flow.draw):.3f}; diffusion {mean_distance(diffusion.draw):.3f}, "
              f"two samples of the data {floor:.3f}.")
+
+# %% [markdown]
+# ### The walk of a flow
+# How does it draw? From a normal number, along the velocity, in equal steps. The simplest solver is Euler's: ask for
+# the velocity where you stand, walk straight on for the time of one step, ask again.
+#
+# The velocity is a guess too: the mean of all velocities that lead through this place, so the best one follows from
+# the best guess of the token. On the line $x_t = (1-t)\,x_0 + t\,\epsilon$ the way left to go is $x_0 - x_t$, and the
+# time left is $t$.
+
+# %% tags=["needed"]
+def best_velocity(x, t):
+    """The best velocity at places x (K, 2) and time t, from 1 (noise) to 0 (token), for the 400 tokens of the moons."""
+    return (best_token(x, moons, 1 - t, t) - x) / t
+
+
+# %% [markdown] tags=["exercise"]
+# title: Walk with a flow
+# minutes: 10
+# level: 2
+# task: |-
+#   Write `euler_walk(velocity, x, num_steps)`, which walks from noise to tokens. `x`, (K, 2), is the noise that the
+#   walk begins with. `velocity(x, t)` gives the velocity, (K, 2), at the places x and at the time t, a number; it
+#   points **towards the token**. Time is the share of noise: the walk begins at t = 1 and ends at t = 0, in `num_steps`
+#   steps of equal length. Each step asks for the velocity at the time and place where the step **begins**, and moves x
+#   along it for the length of the step. Return where the walk ends, (K, 2); do not change the x that was given.
+# right: "25 steps lead from round noise onto the moons, as below."
+# hints:
+#   - "With 4 steps: at which four times is the velocity asked for? Write them down. Is 0 among them?"
+#   - "The times are 1, 3/4, 2/4, 1/4, and each step adds a quarter of the velocity."
+#   - "In step i, counted from 0: `x = x + velocity(x, 1 - i / num_steps) / num_steps`."
+# why: |-
+#   The velocity says how far x would go in the whole time from 1 to 0, so a step of 1 / num_steps covers that part of
+#   it. At t = 0 there is nothing left to walk and nobody asks. (The best velocity divides by t, so asking there would
+#   be division by zero.) `x = x + ...` makes a new tensor, `x += ...` would change the caller's.
+
+# %% tags=["target"]
+begin = torch.randn(400, 2, generator=seeded(seed + 3))                         # (K, 2)
+steps_of_walk = (1, 3, 25)
+ends = [checks.check_euler_walk.own(best_velocity, begin, n) for n in steps_of_walk]
+show(plots.clouds({"flow": [begin, *ends]}, ["noise", *(f"after {n} step{'s' * (n > 1)}" for n in steps_of_walk)],
+                  size=4.0),
+     alt="A round cloud of noise; after one step all tokens in one point; after three steps a rough heap; after 25 "
+         "steps the two moons.",
+     caption="Where right walks with the best velocity end. One step leads to the mean of all tokens: mush.")
+
+# %% tags=["stub"]
+def euler_walk(velocity, x, num_steps):
+    """From noise x (K, 2) at t = 1 to tokens (K, 2) at t = 0, by Euler's method; velocity(x, t) -> (K, 2)."""
+    ...
+
+
+# %% tags=["solution"]
+def euler_walk(velocity, x, num_steps):
+    """From noise x (K, 2) at t = 1 to tokens (K, 2) at t = 0, by Euler's method; velocity(x, t) -> (K, 2)."""
+    for i in range(num_steps):
+        x = x + velocity(x, 1 - i / num_steps) / num_steps                      # (K, 2)
+    return x
+
+
+# %% tags=["check"]
+euler_walk = checks.check_euler_walk(euler_walk)
+for n in steps_of_walk:
+    gap = chamfer(euler_walk(best_velocity, begin, n), moons)
+    print(f"steps {n:2d}: distance to the moons {gap:.3f}")
+
+# %% [markdown]
+# The trained head's velocity is another function, the walk is the same. So your walk and the package's must end at the
+# same tokens:
+
+# %%
+where = flow.z.weight[0].expand(1, 400, -1)                                     # (1, K, D)
+
+
+def learned_velocity(x, t):
+    return flow.head.denoiser(x[None], torch.full((1, len(x)), 1000 * t), where)[0]
+
+
+with torch.no_grad():
+    mine = euler_walk(learned_velocity, begin, 25)
+    theirs = RectifiedFlow("euler").sample(lambda x, t: flow.head.denoiser(x, torch.full(x.shape[:-1], t), where),
+                                           (1, 400, 2), 25, 1.0, seeded(seed + 3))[0]
+print(f"largest difference between the two walks: {(mine - theirs).abs().max():.1e}")
+assert torch.allclose(mine, theirs, atol=1e-3)
 
 # %% [markdown]
 # ### Two ways back from noise
@@ -542,6 +802,100 @@ show(plots.clouds(table, [f"temperature {t:g}" for t in temperatures], size=4.0)
 # small heap, always the same answer, whether it lies on a moon or beside one (the caption says how near). The flow's
 # single token is the middle of all data, where no data is: the mush of the first section is back. Low temperature is
 # not "higher quality" where many answers are right; a temperature slightly below 1 trades variety against strays.
+
+# %% [markdown]
+# ### One step of the diffusion head, with its temperature
+# What exactly does the temperature multiply? A step goes from a share $\bar\alpha$ of signal to a larger one,
+# $\bar\alpha'$. Write $r = \bar\alpha / \bar\alpha'$ for the part of the signal's variance that forward noising would
+# have kept between the two. The token of the next time is drawn from a normal distribution with
+#
+# $$\text{mean} = \frac{\sqrt{\bar\alpha'}\,(1-r)\,\hat x_0 + \sqrt{r}\,(1-\bar\alpha')\,x_t}{1-\bar\alpha},
+# \qquad \text{variance} = \frac{1-\bar\alpha'}{1-\bar\alpha}\,(1-r),$$
+#
+# where $\hat x_0$ is the guessed token of the section on clipping. Fresh noise, times the standard deviation, is added
+# to the mean, and *that* is what the temperature scales.
+
+# %% [markdown] tags=["exercise"]
+# title: A step back, with temperature
+# minutes: 15
+# level: 3
+# task: |-
+#   Write `denoise_step(x, predicted_noise, share, share_next, noise, temperature)`: the tokens after one step.
+#   - `x`, (K, C), are noisy tokens, `predicted_noise`, (K, C), is the guess of what is in them.
+#   - `share` is $\bar\alpha$ now and `share_next` is $\bar\alpha'$ after the step: numbers with
+#     $0 < \bar\alpha < \bar\alpha' \le 1$.
+#   - `noise`, (K, C), is fresh standard normal noise, drawn already.
+#   - `temperature` is a number from 0 up.
+#
+#   Compute the guessed token, bound it to -5 .. 5, take mean and variance by the formulas above, and return the mean
+#   plus temperature times standard deviation times fresh noise.
+# right: |-
+#   25 steps at temperature 1 end on the moons, at temperature 0 all in one point; a step to share 1 returns the bounded
+#   guess itself.
+# hints:
+#   - |-
+#     Go in this order: guessed token, bound, r, mean, variance, sum. Numbers take `** 0.5`, tensors take `.clamp`.
+#   - |-
+#     Test it by hand: with `share_next = 1` the variance is 0 and the mean is the guessed token, whatever x is.
+#   - |-
+#     The last line is `mean + temperature * variance ** 0.5 * noise`. The temperature touches nothing else.
+# why: |-
+#   The mean goes from x towards the guessed token, the further, the more the two shares differ. The noise makes up for
+#   what is still open, and it keeps the tokens apart: without it all walks agree on the middle of the answers. Had the
+#   temperature been put on the mean as well, everything would shrink towards 0, which is no likelier a token than
+#   others.
+
+# %% tags=["target"]
+# shares of 25 steps, from nearly no signal to 1, and noise for each step
+process = CosineDiffusion(1000)
+ladder = [float(process.alphas[t]) for t in process.timesteps(25)] + [1.0]
+fresh = torch.randn(26, 400, 2, generator=seeded(seed + 4))                     # (T, K, 2)
+
+
+def best_walk(step, temperature):
+    """From noise to tokens (K, 2) in 25 steps with the best guess of the noise."""
+    x = fresh[0]
+    for share, share_next, noise in zip(ladder, ladder[1:], fresh[1:], strict=False):
+        x = step(x, best_noise(x, share), share, share_next, noise, temperature)
+    return x
+
+
+some_temperatures = (0.0, 0.6, 1.0)
+ends = [best_walk(checks.check_temperature.own, temperature) for temperature in some_temperatures]
+show(plots.clouds({"diffusion": ends}, [f"temperature {t:g}" for t in some_temperatures], size=4.0),
+     alt="Ends of 400 walks with the best guess of the noise at three temperatures: a single point at 0, the two moons "
+         "at 0.6 and at 1.",
+     caption="Where 25 right steps end, with the best guess of the noise. At 0 all 400 walks end in one point.")
+
+# %% tags=["stub"]
+def denoise_step(x, predicted_noise, share, share_next, noise, temperature):
+    """Tokens (K, C) after a step from one share of signal to the next; x, predicted_noise, noise are (K, C)."""
+    ...
+
+
+# %% tags=["solution"]
+def denoise_step(x, predicted_noise, share, share_next, noise, temperature):
+    """Tokens (K, C) after a step from one share of signal to the next; x, predicted_noise, noise are (K, C)."""
+    token = ((x - (1 - share) ** 0.5 * predicted_noise) / share ** 0.5).clamp(-5, 5)              # (K, C)
+    kept = share / share_next
+    mean = (share_next ** 0.5 * (1 - kept) * token + kept ** 0.5 * (1 - share_next) * x) / (1 - share)
+    variance = (1 - share_next) / (1 - share) * (1 - kept)
+    return mean + temperature * variance ** 0.5 * noise                                           # (K, C)
+
+
+# %% tags=["check"]
+denoise_step = checks.check_temperature(denoise_step)
+for temperature in some_temperatures:
+    end = best_walk(denoise_step, temperature)                                  # (K, 2)
+    print(f"temperature {temperature:g}: standard deviation {end.std(dim=0).mean():.2f}, "
+          f"distance to the moons {chamfer(end, moons):.3f}")
+
+# %% [markdown] tags=["instructor"]
+# **Say:** three heads, three places for one word: on the logits, on the noise of each step, on the noise of the start.
+# Ask for each which picture appears at 0 before you move the dial.
+#
+# **Goes wrong:** many multiply the finished token by the temperature. At 0 they get a single point and are content, for
+# that is what the picture shows; but theirs lies in the origin, and at 0.6 their moons are too small.
 
 # %% [markdown]
 # ## What a head costs

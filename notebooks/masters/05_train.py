@@ -18,6 +18,19 @@
 #   num_probes: 16
 #   num_denoising_steps: 4
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: "Both first losses on paper, from everybody, before anything runs."}
+#   - {minutes: 8, do: "The cache; decode it again and ask what is the best that any model can draw here."}
+#   - {minutes: 10, do: "Two lines make a variant; the first loss; the step by hand, line by line."}
+#   - {minutes: 12, do: "What a step hides, then exercise 5.1."}
+#   - {minutes: 25, do: "Learning rate and running mean: exercises 5.2 and 5.3, in pairs, one each, then exchanged."}
+#   - {minutes: 10, do: "One batch by heart; start the four trainings and watch the curves grow."}
+#   - {minutes: 8, do: "What they drew; which losses may be compared. Take the poll."}
+#   - {minutes: 18, do: "Gradients: exercise 5.4."}
+#   - {minutes: 10, do: "Raw or mean, stop and resume, when it breaks."}
+#   - {minutes: 14, do: "The shipped models, raster against random, recap and quiz."}
+
 # %% [markdown]
 # ## What does it take?
 # The parts are there: tokenizers, a text encoder, two orders, three heads. All of them meet in one number, the loss.
@@ -42,7 +55,7 @@ num_probes = 128           # scenes for that measurement
 num_denoising_steps = 25   # inside the diffusion head when drawing
 seed = 0                   # everything random starts here
 
-# %%
+# %% tags=["needed"]
 import contextlib
 import io
 import json
@@ -56,12 +69,14 @@ import torch
 from IPython.display import Markdown, display
 
 import fluidlab as fl
+from fluidlab import checks
 from fluidlab.config import data_dir
 from fluidlab.evaluate.loss import EncodedScenes, loss_when_known
 from fluidlab.model.noise import image_streams, uniform
 from fluidlab.train.optim import EMA, learning_rate, make_optimizer
 from fluidlab.viz import plots
-from fluidlab.viz.plots import contact_sheet, loss_panels, markdown_table
+from fluidlab.viz.plots import contact_sheet, loss_panels, markdown_table, token_maps
+from fluidlab.viz.plots_train import clip_figure
 from fluidlab.viz.show import image_grid, show, variant_style
 
 VARIANTS = [("raster", "softmax"), ("raster", "diffusion"), ("random", "softmax"), ("random", "diffusion")]
@@ -169,7 +184,21 @@ display(Markdown(markdown_table(rows)))
 # %% [markdown]
 # No test is cheaper. A first loss that is off means wrong targets, wrong scaling or a leak,
 # and you know it before the first step.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** whoever knows a number before the run owns the run. Write the first losses large on the board and leave them
+# there.
 #
+# **Poll:** a first softmax loss of 12, with 4,096 codes. Is that better or worse than knowing nothing?
+#
+# <details><summary>Answer</summary>
+#
+# Worse: $\log 4096 = 8.3$ is what a model pays that gives all codes the same chance. At 12 it is sure of wrong codes;
+# its first weights are too large, or the logits are not scaled.
+#
+# </details>
+
+# %% [markdown]
 # ## One step, by hand
 # A training step is seven lines. Here they are, with three details that matter: some captions are hidden, the gradient
 # is clipped, and a running mean of the weights is kept. Then the package's `Trainer` does the same, and the two must
@@ -229,6 +258,58 @@ show(figure, alt=f"Histogram of hidden tokens per image, rising towards 16, mean
              f"Captions hidden in the same 4,000 images: {int((~keep).sum())}.")
 
 # %% [markdown]
+# Only hidden tokens are predicted, so only they count in the loss, and their number differs from image to image. How do
+# they become one number? The model computes a loss for every token, and then takes the mean over those that count, all
+# of the batch together.
+
+# %% [markdown] tags=["exercise"]
+# title: Which tokens count
+# minutes: 8
+# level: 1
+# task: |-
+#   Write `mean_over_hidden(losses, hidden)`. `losses`, (B, N), holds a loss for each of N tokens of B images; `hidden`,
+#   (B, N) truth values, says which tokens were hidden. Return one number (a tensor of shape ()): the mean loss of the
+#   hidden tokens of the whole batch, in which **each hidden token counts the same**. At least one token is hidden.
+# right: "for the two images below it gives 1.5, not 2.6, which is the mean of the two images' means."
+# hints:
+#   - "What do you add up, and how many numbers are that? Both times it is the hidden tokens alone."
+#   - "A truth value counts as 0 or 1: `losses * hidden` leaves what counts, `hidden.sum()` says how many that are."
+#   - "`(losses * hidden).sum() / hidden.sum()`"
+# why: |-
+#   An image with a single hidden token would weigh as much as one with sixteen, if each image were averaged first. Then
+#   its one token would move the weights sixteen times as far. The sum over tokens, divided once, has no such
+#   favourites. It is also what makes splitting a batch safe: sums of parts can be added and divided at the end, means
+#   cannot.
+
+# %% tags=["target"]
+two_losses = torch.tensor([[1.0, 1.5] * 5 + [9.0] * 6, [9.0] * 12 + [4.0] + [9.0] * 3])    # (2, N)
+two_hidden = torch.tensor([[True] * 10 + [False] * 6, [False] * 12 + [True] + [False] * 3])
+right_answer = checks.check_mean_over_hidden.own(two_losses, two_hidden)
+show(token_maps(two_hidden, (4, 4), ["10 of 16 hidden, mean 1.25", "1 of 16 hidden, mean 4"], two_losses),
+     alt="Two images as grids of 16 losses. In the first ten tokens count, with a mean of 1.25; in the second a single "
+         "one, with 4.0.",
+     caption=f"Coloured tokens count. The loss of the batch: {right_answer:.2f}.")
+
+# %% tags=["stub"]
+def mean_over_hidden(losses, hidden):
+    """The loss of a batch, shape (): the mean of losses (B, N) over the tokens where hidden (B, N) is True."""
+    ...
+
+
+# %% tags=["solution"]
+def mean_over_hidden(losses, hidden):
+    """The loss of a batch, shape (): the mean of losses (B, N) over the tokens where hidden (B, N) is True."""
+    return (losses * hidden).sum() / hidden.sum()
+
+
+# %% tags=["check"]
+mean_over_hidden = checks.check_mean_over_hidden(mean_over_hidden)
+masks = fl.ORDERS["random"](1).targets(4000, 16, torch.Generator().manual_seed(seed))      # (B, N)
+harder = 0.5 + masks.float().mean(dim=1, keepdim=True).expand(-1, 16)                      # (B, N) the more are hidden
+print(f"a batch whose tokens are the harder, the more are hidden: {mean_over_hidden(harder, masks):.3f}")
+print(f"the mean of its images' means would say:                  {harder[:, 0].mean():.3f}")
+
+# %% [markdown]
 # ## Learning rate and running mean
 # The rate climbs for a tenth of the run, then falls along a cosine. The climb matters because AdamW divides by a
 # running size of the gradient that it does not know yet.
@@ -265,7 +346,128 @@ show(figure, alt="Left: rate with warm-up and cosine, and constant after warm-up
 # %% [markdown]
 # The course's large presets keep the rate constant instead (dotted). Whether the paper used 1e-4 after 65,000 warm-up
 # steps for continuous tokens and a cosine for discrete ones is not confirmed.
-#
+
+# %% [markdown] tags=["exercise"]
+# title: A learning rate that climbs and falls
+# minutes: 12
+# level: 2
+# task: |-
+#   Write `rate(step, steps, warmup, peak, floor)`, the learning rate of a step. Steps are counted from 0 to
+#   `steps - 1`; `warmup` steps, fewer than `steps` and possibly none, belong to the climb.
+#   - In the warm-up the rate climbs in equal parts, and its last step has the peak: step 0 has peak / warmup, step 1
+#     twice as much, step warmup - 1 has `peak`.
+#   - After it, the share of the fall that is done is `(step - warmup) / (steps - warmup)`. Over this share, from 0 to
+#     1, the rate follows half a period of a cosine: from `peak` down to `floor` x `peak`, flat at both ends.
+# right: "the curve for 100 steps, 20 of them warm-up, looks like the one below."
+# hints:
+#   - "Two cases: `if step < warmup`. In the first, which step has the whole peak?"
+#   - |-
+#     A cosine runs from 1 to -1 while its angle runs from 0 to pi. `(1 + cos(pi p)) / 2` therefore runs from 1 to 0.
+#   - "What falls from 1 to `floor`: `floor + (1 - floor) * (1 + math.cos(math.pi * p)) / 2`. Times the peak."
+# why: |-
+#   The fall is flat at both ends: it stays near the peak as long as much is to be learned, and comes to rest at the
+#   end, where small steps let the noise of the batches average out. Counting the warm-up from 1 spares a first step at
+#   rate 0, which would compute a gradient and throw it away.
+
+# %% tags=["target"]
+tried = fl.TrainConfig(steps=100, warmup_steps=20, lr=4e-3, final_lr=0.1)
+figure, axis = plt.subplots(figsize=(7, 2.8))
+axis.plot([learning_rate(tried, n) for n in range(100)], ".-", color="black")
+axis.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
+show(figure, alt="The rate climbs along a line from 0.0002 at step 0 to 0.004 at step 19, then falls along half a "
+                 "period of a cosine to a little more than 0.0004 at step 99.",
+     caption="rate(step, 100, 20, 4e-3, 0.1) for all steps, when it is right.")
+
+# %% tags=["stub"]
+def rate(step, steps, warmup, peak, floor):
+    """The learning rate of a step from 0 to steps - 1: up to peak, then along a cosine to floor x peak."""
+    ...
+
+
+# %% tags=["solution"]
+def rate(step, steps, warmup, peak, floor):
+    """The learning rate of a step from 0 to steps - 1: up to peak, then along a cosine to floor x peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / (steps - warmup)
+    return peak * (floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2)
+
+
+# %% tags=["check"]
+rate = checks.check_rate(rate)
+rates = [rate(n, steps, max(1, steps // 10), lr, 0.05) for n in range(steps)]
+print(f"this notebook's runs: first rate {rates[0]:.2e}, highest {max(rates):.2e}, last {rates[-1]:.2e}, "
+      f"mean {sum(rates) / steps:.2e}")
+
+# %% [markdown]
+# And the running mean. It is one line for each tensor of weights, and yet it goes wrong often: the two shares are
+# easily exchanged, and a forgotten warm-up shows only when somebody looks at pictures.
+
+# %% [markdown] tags=["exercise"]
+# title: The running mean of the weights
+# minutes: 10
+# level: 2
+# task: |-
+#   Write `ema_update(mean, weights, decay, n)`. `mean` and `weights` are lists of tensors, in pairs of the same shape:
+#   the running mean so far and the weights of now. Of the old mean a share is kept, the rest comes from the weights.
+#   The share is `decay`, but at update `n`, **counted from 0**, it is at most `(1 + n) / (10 + n)`. Return the new
+#   means as a list, and leave the tensors that were given as they are.
+# right: "after the first update a tenth of the start is left, and the mean follows a jump as in the figure."
+# hints:
+#   - "Compute the share first, with `min`. What is it at n = 0? So how much of the first mean is left?"
+#   - "`share * old + (1 - share) * new`, for each pair of `zip(mean, weights)`."
+# why: |-
+#   Early on, the weights change fast and the mean should forget the random start: it keeps a tenth, then two elevenths.
+#   Later the share comes close to 1 and the mean runs over many steps. The given decay is the limit of its memory. The
+#   package writes into the old tensors instead, since at 10.5 billion weights a second copy would cost 42 GB.
+
+# %% tags=["target"]
+def followed(update, decay, updates=60):
+    """A weight that jumps to 1 with the first step, and how its mean follows from 0: a list of numbers."""
+    mean, seen = [torch.tensor([0.0])], []
+    for n in range(updates):
+        mean = update(mean, [torch.tensor([1.0])], decay, n)
+        seen.append(float(mean[0]))
+    return seen
+
+
+own = checks.check_ema_update.own
+warm, cold = followed(own, 0.99), followed(lambda mean, weights, decay, n: own(mean, weights, decay, 10**9), 0.99)
+figure, axis = plt.subplots(figsize=(7, 2.8))
+axis.plot(range(1, 61), warm, color="black", label="decay 0.99, with warm-up")
+axis.plot(range(1, 61), cold, ":", color="black", label="decay 0.99, without")
+axis.set(xlabel="update", ylabel="mean", ylim=(0, 1.05))
+axis.legend()
+show(figure, alt=f"A weight jumps from 0 to 1. With warm-up its mean is at {warm[0]:.2f} after the first update and "
+                 f"near 1 soon after; without warm-up it has come to {cold[-1]:.2f} after 60 updates.",
+     caption="The weight is 1 from the first step on, its mean begins at 0.")
+
+# %% tags=["stub"]
+def ema_update(mean, weights, decay, n):
+    """The running means after update n = 0, 1, ...: a list like mean and weights, which are lists of tensors."""
+    ...
+
+
+# %% tags=["solution"]
+def ema_update(mean, weights, decay, n):
+    """The running means after update n = 0, 1, ...: a list like mean and weights, which are lists of tensors."""
+    share = min(decay, (1 + n) / (10 + n))
+    return [share * old + (1 - share) * new for old, new in zip(mean, weights, strict=True)]
+
+
+# %% tags=["check"]
+ema_update = checks.check_ema_update(ema_update)
+for first in (0, 100, 10_000):
+    mean, n = [torch.tensor([0.0])], first
+    while mean[0] < 0.5:
+        mean, n = ema_update(mean, [torch.tensor([1.0])], 0.9999, n), n + 1
+    print(f"decay 0.9999, a weight jumps at update {first:6,}: the mean has followed half of it after {n - first:3}")
+
+# %% [markdown] tags=["instructor"]
+# **Goes wrong:** `share * new + (1 - share) * old`. With a decay of 0.9999 that mean is the last weights to four
+# digits: training looks fine, validation looks fine, and nobody notices that there is no mean at all.
+
+# %% [markdown]
 # ## Can it learn at all? One batch by heart
 # Before a long run, a short question: can the model learn eight pictures by heart? Masks, times and noise are frozen
 # too, so that nothing keeps the loss up. If this fails, no amount of data will help.
@@ -327,7 +529,22 @@ print(f"each variant has seen {steps * batch_size:,} images: every scene of the 
 # Look at the units before you compare. The left axis counts nats: how surprised is the model by the right code? The
 # right axis counts squared error: how far is the predicted noise from the true noise? **A softmax loss and a diffusion
 # loss can never be compared with each other.** We come back to raster against random below.
+
+# %% [markdown] tags=["instructor"]
+# **Poll:** in random order the diffusion loss fell from 1 to about 0.2, the softmax loss from 8.3 to about 4.7. Which
+# has learned more?
 #
+# <details><summary>Answer</summary>
+#
+# The numbers do not say: neither unit can be turned into the other, and both have floors that nobody knows. Look at
+# what they draw.
+#
+# </details>
+#
+# **Say:** the next pictures are the first honest comparison of this notebook, and six prompts with one seed are too few
+# for a verdict.
+
+# %% [markdown]
 # ## What did each learn to draw?
 # Expect coloured blobs with a beginning of shape and a finished animal here and there: these are small models after a
 # short run. A square of coloured noise is a token whose walk went astray. What to look for: is the colour right? Is
@@ -367,6 +584,74 @@ axis.legend(ncols=3, fontsize=10)
 clipped = ", ".join(f"{n} {sum(v > recipe.clip for v in values) / len(values):.0%}" for n, values in norms.items())
 show(figure, alt=f"Gradient norms of the four variants over the steps. Shortened: {clipped} of the steps.",
      caption=f"Steps in which the gradient was shortened: {clipped}.")
+
+# %% [markdown]
+# "The whole gradient" is the point. A model has hundreds of tensors of weights, each with a gradient; together they are
+# one long vector, and its length is what is looked at. Two wrong ways are popular: to clip every tensor, or even every
+# number, by itself. Both change the direction, so that the step no longer leads where the loss falls fastest.
+
+# %% [markdown] tags=["exercise"]
+# title: Clip the whole gradient
+# minutes: 15
+# level: 3
+# task: |-
+#   Write `clip_gradients(gradients, limit)`. `gradients` is a list of tensors of various shapes; an entry may be
+#   `None`, for weights that took no part in this loss. The length of the whole gradient is the root of the sum of the
+#   squares of **all** its numbers. If it is larger than `limit`, multiply every tensor by the one factor that makes the
+#   length equal to `limit`; if not, leave the numbers as they are. Return two things: the list of the clipped
+#   gradients, with `None` where there was `None`, and the length **before** clipping. Do not change the tensors that
+#   were given.
+# right: "long arrows end on the circle and keep their direction, short ones stay as they are."
+# hints:
+#   - "First the length: for each tensor `g.square().sum()`, add these up over the tensors, then one root."
+#   - "The factor is `limit / length`, but never more than 1."
+#   - |-
+#     `factor = min(1.0, limit / float(length))`, then a list: `None` for `None`, else `factor * g`. A length of 0 would
+#     be a division by zero; `max(length, 1e-12)` takes care of it.
+# why: |-
+#   One factor for all keeps the direction, and the direction is what the gradient knows. The length is returned because
+#   it is the best early warning: it climbs before the loss does. PyTorch's `clip_grad_norm_` does the same in place,
+#   and with sharded weights it must add up the squares of all devices before it takes the root.
+
+# %% tags=["target"]
+arrows = torch.tensor([[2.4, 0.9], [-0.5, 2.0], [-1.9, -1.2], [0.4, -0.6], [0.8, -2.2]])  # (M, 2) gradients
+whole_ones = torch.stack([torch.cat(checks.check_clip_gradients.own(list(arrow[:, None]), 1.0)[0]) for arrow in arrows])
+show(clip_figure(arrows, {"right: the whole gradient": whole_ones, "wrong: each number": arrows.clamp(-1, 1)}, 1.0),
+     alt="Five arrows. Left, clipped right: four end on the circle of radius 1 and point as before, the short one is "
+         "unchanged. Right, each number cut off at 1: the arrows point elsewhere and end outside of the circle.",
+     caption="Grey: before. Green: after. Each arrow is the gradient of a model with two weights.")
+
+# %% tags=["stub"]
+def clip_gradients(gradients, limit):
+    """The gradients (a list of tensors or None) with a whole length of at most limit, and their length before."""
+    ...
+
+
+# %% tags=["solution"]
+def clip_gradients(gradients, limit):
+    """The gradients (a list of tensors or None) with a whole length of at most limit, and their length before."""
+    length = math.sqrt(sum(float(g.square().sum()) for g in gradients if g is not None))
+    factor = min(1.0, limit / max(length, 1e-12))
+    return [None if g is None else factor * g for g in gradients], length
+
+
+# %% tags=["check"]
+clip_gradients = checks.check_clip_gradients(clip_gradients)
+clipped_ones, length = clip_gradients([torch.full((1000,), 0.1), None, torch.full((30, 30), -0.1)], 1.0)
+print(f"1,900 numbers of size 0.1 have the length {float(length):.3f}; clipped to 1 they have size "
+      f"{float(clipped_ones[0][0]):.4f}")
+
+# %% [markdown]
+# On a real model: the gradient of one batch, clipped by your function and by PyTorch's.
+
+# %%
+model = new_model("random", "softmax")
+model(*train_data["softmax"].gather(range(8)), torch.Generator().manual_seed(seed)).backward()
+mine, length = clip_gradients([p.grad for p in model.parameters()], 0.1)
+theirs = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)                 # in place, into p.grad
+for mine_one, p in zip(mine, model.parameters(), strict=True):
+    torch.testing.assert_close(mine_one, p.grad)
+print(f"{sum(g is not None for g in mine)} tensors, length {float(length):.4f}, by PyTorch {float(theirs):.4f}")
 
 # %% [markdown]
 # ## Raw weights or their running mean?

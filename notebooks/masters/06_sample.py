@@ -19,6 +19,19 @@
 #   num_edits: 2
 #   repeats: 1
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: "Guesses: guidance 0, temperature 0, one step. Write them on the board."}
+#   - {minutes: 10, do: "The loop, read aloud line by line, and the two films."}
+#   - {minutes: 12, do: "The measure with its ceiling and floor, then the guidance curves."}
+#   - {minutes: 15, do: "Temperature, then exercise 6.1."}
+#   - {minutes: 10, do: "Everybody in the studio; each group brings one setting and one picture."}
+#   - {minutes: 12, do: "Guidance that grows, exercise 6.2."}
+#   - {minutes: 11, do: "Steps of both kinds, the cache and its poll, same seed."}
+#   - {minutes: 17, do: "The eraser: exercise 6.3 in pairs, then the unkind case for raster order."}
+#   - {minutes: 20, do: "Exercise 6.4, alone; the fast ones let their loop fill a hole in a scene of their own."}
+#   - {minutes: 8, do: "Growing, varying, unknown words; recap and quiz."}
+
 # %% [markdown]
 # ## The model does not draw
 # A trained model answers one question: given a text and some known tokens, what could this unknown token be? Nothing
@@ -40,7 +53,7 @@ num_edits = 24                         # scenes for the inpainting measurement
 repeats = 3                            # timings; the shortest counts
 seed = 0                               # everything random starts here
 
-# %%
+# %% tags=["needed"]
 import time
 
 import matplotlib.pyplot as plt
@@ -48,13 +61,16 @@ import torch
 from IPython.display import Markdown, display
 
 import fluidlab as fl
+from fluidlab import checks
 from fluidlab.data.atlas import COLORS
 from fluidlab.data.grammar import with_article
 from fluidlab.data.scenes import prompts
-from fluidlab.viz.plots import contact_sheet, hide_unknown, in_words, markdown_table, sweep
+from fluidlab.viz.plots import contact_sheet, hide_unknown, in_words, markdown_table, sweep, token_maps
+from fluidlab.viz.plots_sample import probability_bars, scales_figure
 from fluidlab.viz.show import image_grid, show, variant_style
 from fluidlab.viz.studio import Studio, dial_sheet, heard
 
+# %%
 torch.set_num_threads(1)    # layers this small: a second thread waits more than it works
 VARIANTS = ["raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion"]
 pipes = {name: fl.FluidPipeline.from_pretrained(f"{name}-mini", defaults={}) for name in VARIANTS}
@@ -97,8 +113,8 @@ def draw(model, features, mask, generators, guidance_scale=3.0, temperature=1.0)
 
 # %% [markdown]
 # The package's `generate` is this loop, plus checks, a cache for raster order, guidance that may grow, and a callback.
-# So both must draw the same tokens from the same random streams, bit for bit (with the cache off, which rounds
-# differently):
+# So both must draw the same tokens from the same random streams, but for rounding: the package computes its last block
+# only where tokens are asked for. (The cache is off, which rounds differently too.)
 
 # %%
 asked = ["a photo of a red umbrella", "a photo of a cat and a bicycle", "a photo of three books",
@@ -109,7 +125,8 @@ for name, pipe in pipes.items():
     mine = draw(pipe.model, features, mask, streams(*range(seed, seed + 4)))
     theirs = fl.generate(pipe.model, features, mask, generator=streams(*range(seed, seed + 4)), use_cache=False,
                          **STEPS)
-    rows.append({"variant": name, "shape": tuple(mine.shape), "bit for bit the same": torch.equal(mine, theirs)})
+    rows.append({"variant": name, "shape": tuple(mine.shape),
+                 "largest difference": f"{(mine - theirs).abs().max().item():.0e}"})
 display(Markdown(markdown_table(rows)))
 
 # %% [markdown]
@@ -222,7 +239,20 @@ show(sweep(guidance_scales, guided, xlabel="guidance scale", **SHARE),
 # More is not better. Beyond the peak, the exaggeration leaves what the model has seen in training. Notebook 07 looks
 # for the best settings of all four variants and finds them at guidance 1 to 3 with temperatures below 1; the pictures
 # here are drawn at 3 and 1, so that the dials have something to mend.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** the null answer is what the model thinks of pictures in general. Guidance says: be less like pictures in
+# general and more like this prompt. At 8 it says nothing else any more.
 #
+# **Poll:** the scale goes from 1 to 3, then from 3 to 8. How much longer does a picture take each time?
+#
+# <details><summary>Answer</summary>
+#
+# From 1 to 3 nearly twice as long, because the null answer is needed now; from 3 to 8 no longer at all.
+#
+# </details>
+
+# %% [markdown]
 # ## Temperature
 # Temperature scales chance, and each head has its own kind of chance. A softmax head divides its logits by it: 0 means
 # the likeliest code, always. A diffusion head scales the noise that is injected during denoising; the noise that it
@@ -256,6 +286,61 @@ display(Markdown(markdown_table(rows)))
 # Only the first row must. The third is nearly as equal: of the noise that diffusion starts from, hardly anything
 # survives when no fresh noise follows.
 #
+# Guidance and temperature meet in one place, and there it matters which comes first. For a softmax head that place is
+# small enough to write down.
+
+# %% [markdown] tags=["exercise"]
+# title: Both dials of a softmax head
+# minutes: 8
+# level: 1
+# task: |-
+#   Write `guided_probabilities(text, null, scale, temperature)`: the probabilities with which a softmax head draws.
+#   `text` and `null`, (B, V), are its scores for V codes, with the prompt and without; `scale` is the guidance scale
+#   and `temperature` is larger than 0. Guide the **scores** by the formula of the section on guidance, divide them by
+#   the temperature, then take the softmax over the codes. Return (B, V).
+# right: |-
+#   at scale 1 the bars are those of the text, at 0 those of "no text", and a temperature of 0.5 makes the likeliest
+#   code likelier still.
+# hints:
+#   - "Three steps, in the order of the text: guide, divide, softmax. None of them needs a loop."
+#   - "At scale 0 only `null` may be left, at scale 1 only `text`: `null + scale * (text - null)`."
+#   - "`(... / temperature).softmax(dim=-1)`"
+# why: |-
+#   Scores may be any numbers, so they can be moved beyond the text's without harm. Probabilities cannot: guided after
+#   the softmax at scale 3, a code with 0.1 in place of 0.3 would get 0.3 + 3 (0.1 - 0.3) = -0.3. On scores, the
+#   difference is a ratio of chances, and the scale is its power.
+
+# %% tags=["target"]
+text_scores = torch.tensor([[1.2, 1.0, 0.4, 0.0]])                                # (B, V)
+null_scores = torch.tensor([[0.8, 1.4, 0.4, 0.6]])
+own = checks.check_guidance.own
+settings = ((0.0, 1.0), (1.0, 1.0), (3.0, 1.0), (3.0, 0.5))                       # scale, temperature
+panels = {f"scale {s:g}, temperature {t:g}": own(text_scores, null_scores, s, t)[0] for s, t in settings}
+show(probability_bars(panels),
+     alt="Probabilities of four codes. " + "; ".join(
+         f"{title}: " + ", ".join(f"{p:.2f}" for p in panel.tolist()) for title, panel in panels.items()) + ".",
+     caption="Right answers for one pair of scores. What the text prefers more than no text does, grows.")
+
+# %% tags=["stub"]
+def guided_probabilities(text, null, scale, temperature):
+    """Probabilities of the V codes from the scores text and null, both (B, V): guidance, temperature, softmax."""
+    ...
+
+
+# %% tags=["solution"]
+def guided_probabilities(text, null, scale, temperature):
+    """Probabilities of the V codes from the scores text and null, both (B, V): guidance, temperature, softmax."""
+    scores = null + scale * (text - null)                                         # (B, V)
+    return (scores / temperature).softmax(dim=-1)
+
+
+# %% tags=["check"]
+guided_probabilities = checks.check_guidance(guided_probabilities)
+for scale, temperature in settings:
+    first, second = guided_probabilities(text_scores, null_scores, scale, temperature)[0, :2]
+    print(f"scale {scale:g}, temperature {temperature:g}: code 0 is {first / second:6.2f} times as likely as code 1")
+
+# %% [markdown]
 # Both dials at once. One prompt, one seed: whatever changes is the dials' doing. The paper tunes both for each metric
 # separately, so no setting is best for everything.
 #
@@ -307,6 +392,60 @@ display(Markdown(markdown_table(rows)))
 # Obedience gains. Variety, on these six pictures, hardly does: at so large a scale, the constant schedule fails in many
 # different ways, and this measure counts failures as variety.
 #
+# "Linear" in what? Not in the steps: the cosine schedule fills few tokens in the first ones and many in the last. The
+# scale grows with the tokens that are known.
+
+# %% [markdown] tags=["exercise"]
+# title: A scale for each step
+# minutes: 8
+# level: 2
+# task: |-
+#   Write `growing_scales(sizes, scale)`: a list with the guidance scale of each step. `sizes` is a list: how many
+#   tokens each step fills. The scale of a step depends on the share of all tokens that will be known **after** it: it
+#   grows linearly with this share and would be 1 at a share of 0; at a share of 1, after the last step, it is `scale`.
+# right: |-
+#   the last number is always `scale`; with two steps that fill 4 and 12 tokens and scale 5 the list is [2, 5].
+# hints:
+#   - "For sizes 4 and 12: which share is known after the first step, which after the second?"
+#   - "From 1 to `scale` it has `scale - 1` to go. At a share of 1/4 it has gone a quarter of that."
+#   - |-
+#     Keep a number `known`, add each size to it, and append `1 + (scale - 1) * known / sum(sizes)`.
+# why: |-
+#   The share after the step is taken, not before, so that a picture in a single step gets the whole scale and not 1.
+#   The tokens of one step are drawn together, and so they share a scale; with few steps, many tokens get a large one.
+
+# %% tags=["target"]
+sizes_of = {K: fl.ORDERS["random"](1).chunk_sizes(16, K) for K in (4, 8, 16)}
+right_scales = {f"{K} steps": (sizes, checks.check_growing_scales.own(sizes, 6.0)) for K, sizes in sizes_of.items()}
+show(scales_figure(right_scales),
+     alt="Guidance scales that grow from step to step up to 6: " + "; ".join(
+         f"{title} " + ", ".join(f"{s:.1f}" for s in scales) for title, (_, scales) in right_scales.items()) + ".",
+     caption="Right scales for 16 tokens and a scale of 6. A step is as wide as the tokens that it fills.")
+
+# %% tags=["stub"]
+def growing_scales(sizes, scale):
+    """The guidance scale of each step, a list as long as sizes (tokens that a step fills), growing up to scale."""
+    ...
+
+
+# %% tags=["solution"]
+def growing_scales(sizes, scale):
+    """The guidance scale of each step, a list as long as sizes (tokens that a step fills), growing up to scale."""
+    known, scales = 0, []
+    for size in sizes:
+        known += size
+        scales.append(1 + (scale - 1) * known / sum(sizes))
+    return scales
+
+
+# %% tags=["check"]
+growing_scales = checks.check_growing_scales(growing_scales)
+for K, sizes in sizes_of.items():
+    scales = growing_scales(sizes, 6.0)
+    mean = sum(size * scale for size, scale in zip(sizes, scales, strict=True)) / 16
+    print(f"16 tokens in {K:2d} steps: the first scale is {scales[0]:.2f}, the mean over tokens {mean:.2f}")
+
+# %% [markdown]
 # ## How many steps over the sequence?
 # Random order may draw all 16 tokens in one step. What is lost? Tokens of one step do not see each other: the left
 # half of a cat does not know where the right half is going to be. With one token per step everyone sees all before.
@@ -362,7 +501,19 @@ show(contact_sheet([pixels[i] for i in range(len(few)) for pixels in drawn], nam
 # With causal attention, what the model computed for token 3 does not change when token 7 arrives. So keys and values
 # are kept, and each step reads *one* new token instead of the whole sequence. In random order attention is
 # bidirectional: each new token changes what all others see, and nothing can be kept.
+
+# %% [markdown] tags=["instructor"]
+# **Poll:** 256 tokens. Raster order with a cache, or random order in 64 steps: which pushes more tokens through the
+# backbone, and which must wait for more passes?
 #
+# <details><summary>Answer</summary>
+#
+# Random order pushes more, 64 x 256 = 16,384 against 256. Raster order waits for more passes, 256 against 64. Which of
+# them is faster depends on whether the machine is short of arithmetic or of patience between passes.
+#
+# </details>
+
+# %% [markdown]
 # Same tokens, less work. With $N$ tokens a sampler that reads the whole sequence in every step pushes $N \cdot N$
 # tokens through the backbone, one with a cache $N$ (derived): 16 times fewer at 16 tokens, 256 times fewer at 256.
 # (A sampler that reads only as far as it has come would need half as many as the first.) The clock is less impressed,
@@ -480,6 +631,65 @@ show(contact_sheet(sheet, list(edits), ["picture", "mask", "and ring", *(f"seed 
 kept = max(float((p - image)[:, ~pixel_mask].abs().max()) for name in edits for p in edits[name])
 print(f"largest change of a pixel outside the mask: {kept}")
 
+# %% [markdown] tags=["exercise"]
+# title: The ring
+# minutes: 10
+# level: 2
+# task: |-
+#   Write `ring(mask)`. `mask` holds truth values on the grid of tokens, (h, w): True where a token is to be drawn anew.
+#   Return a mask of the same shape that is True there **and** at every token that touches one of these, with a side or
+#   with a corner: up to eight around each. Nothing goes round the borders of the grid. Do not change `mask`.
+# right: "one token in the middle becomes a square of nine, one in a corner becomes a square of four, as below."
+# hints:
+#   - |-
+#     A token is in the result if the largest value in its 3 x 3 neighbourhood is True. There is a layer for "the
+#     largest value in a neighbourhood".
+#   - |-
+#     Or move the mask by one place in each of the eight directions and join the nine masks with `|`. Slices do that
+#     without going round: `wider[:, 1:] |= mask[:, :-1]`, with a `wider` that is a copy.
+#   - |-
+#     `torch.nn.functional.max_pool2d` with kernel 3, stride 1 and padding 1, on `mask[None, None].float()`; then
+#     `[0, 0].bool()`.
+# why: |-
+#   Max pooling with stride 1 keeps the grid and looks at all nine places at once; outside of the grid it assumes that
+#   nothing is there. A larger ring is a larger window: 2 ring + 1.
+
+# %% tags=["target"]
+spots = torch.zeros(2, 4, 6, dtype=torch.bool)                                    # (B, h, w)
+spots[0, 1, 3] = spots[1, 0, 0] = spots[1, 3, 4] = True
+grown_spots = torch.stack([checks.check_ring.own(spot) for spot in spots])
+show(token_maps(torch.cat([spots, grown_spots]).flatten(1), (4, 6), ["one", "another", "ring(one)", "ring(another)"]),
+     alt="Two masks on a grid of 4 x 6 tokens and what they become: one token in the middle becomes nine; one in a "
+         "corner becomes four, one at the lower border six.",
+     caption="Coloured: True. The ring stops at the borders of the grid.")
+
+# %% tags=["stub"]
+def ring(mask):
+    """The mask (h, w) of truth values, and every token around what is True."""
+    ...
+
+
+# %% tags=["solution"]
+def ring(mask):
+    """The mask (h, w) of truth values, and every token around what is True."""
+    wide = torch.nn.functional.max_pool2d(mask[None, None].float(), kernel_size=3, stride=1, padding=1)  # (1, 1, h, w)
+    return wide[0, 0].bool()
+
+
+# %% tags=["check"]
+ring = checks.check_ring(ring)
+for place, (row, column) in {"in a corner": (0, 0), "at a border": (0, 1), "inside": (1, 1)}.items():
+    spot = torch.zeros(4, 4, dtype=torch.bool)
+    spot[row, column] = True
+    print(f"one token of 16 {place:11}: {int(torch.as_tensor(ring(spot)).sum())} tokens are drawn anew")
+
+# %% [markdown] tags=["instructor"]
+# **Goes wrong:** `torch.roll` and the flat index i + 1. Both let the right border touch the left one, and nobody
+# notices as long as the hole is in the middle. Ask for a hole in a corner.
+#
+# **Say:** the ring is the price of a decoder that mixes. It costs tokens that were right, and the smaller the picture,
+# the more of them: of 16 tokens a single one in the middle costs nine.
+
 # %% [markdown]
 # A raster model can be asked too: it walks through the hole in reading order. But it cannot look at what comes *after*
 # the hole. In the example above the hole is near the end, which is the kindest case for it.
@@ -522,6 +732,109 @@ show(contact_sheet(sheet, ["true", *(f"{name}\noff by {off[name]:.1f}" for name 
      caption="The lower half is given, the upper half drawn. Look at the background where the halves meet.")
 print("background error in levels of 255:", {name: round(value, 1) for name, value in off.items()},
       "blind guess:", round(blind, 1), "  closest to the truth:", min(off, key=off.get))
+
+# %% [markdown]
+# ### The loop again, for a hole
+# The sampler at the top of this notebook begins with nothing. A hole needs little more: the known tokens stay out of
+# the order, and from the first step on the model sees them. To have only the loop in view, the model becomes a function
+# here: it is told the tokens and which of them are unknown, and answers with a token for every place.
+
+# %% [markdown] tags=["exercise"]
+# title: Fill a hole
+# minutes: 15
+# level: 3
+# task: |-
+#   Write `fill(predict, tokens, unknown, order, sizes)` for a single picture of N tokens.
+#   - `tokens`, (N,), are numbers; `unknown`, (N,), is True at the tokens of the hole.
+#   - `order`, (N,), is a permutation of all positions 0 .. N-1. The hole is filled in this order; positions that are
+#     known are skipped.
+#   - `sizes` says how many tokens of the hole each step fills; its sum is the size of the hole.
+#   - `predict(tokens, unknown)` returns a token for every position, (N,), given what is known. Ask it once a step. Use
+#     its answers at the positions of this step alone; in the next step these count as known.
+#
+#   Return the tokens, (N,). Do not change the tensors that were given.
+# right: |-
+#   with a model that answers with the number of tokens it knows, the numbers below come out: equal within a step,
+#   higher from step to step.
+# hints:
+#   - "Copy both tensors first. Then make the list of positions to fill: the order without what is known."
+#   - "`order[unknown[order]]` is that list. Walk along it, `size` positions a step."
+#   - |-
+#     In a step: `now = places[filled:filled + size]`, then `tokens[now] = predict(tokens, unknown)[now]`, then
+#     `unknown[now] = False`, then `filled += size`.
+# why: |-
+#   `unknown[order]` reads the mask in the order of filling, and indexing with it keeps the unknown positions in that
+#   order. All of a step is asked for at once, before anything of it is written, so the tokens of a step do not see each
+#   other. Forgetting to clear `unknown` is the costliest mistake: the picture looks drawn, and every token is drawn
+#   blind.
+
+# %% tags=["target"]
+def counting(tokens, unknown):
+    """A model whose token for each place is the number of tokens that it knows."""
+    return (~unknown).sum().to(tokens.dtype).expand(len(tokens))
+
+
+hole_4x4 = torch.zeros(4, 4, dtype=torch.bool)
+hole_4x4[1:, 1:] = True                                                           # 9 of 16 tokens
+hole_4x4 = hole_4x4.flatten()                                                     # (N,)
+order_4x4 = fl.ORDERS["random"](1).permutation(1, 16, torch.Generator().manual_seed(seed))[0]
+empty = torch.zeros(16)
+right_ones = [checks.check_fill.own(counting, empty, hole_4x4, order_4x4, sizes) for sizes in ([9], [2, 3, 4], [1] * 9)]
+show(token_maps(hole_4x4.expand(3, -1), (4, 4), ["1 step", "steps of 2, 3, 4", "9 steps"], torch.stack(right_ones)),
+     alt="A hole of nine tokens, filled by a model that says how many tokens it knows. In one step all say 7; in steps "
+         "of 2, 3 and 4 two say 7, three 9, four 12; in nine steps they say 7 to 15, in random order.",
+     caption="Coloured: the hole. The number says how many tokens were known when this one was drawn.")
+
+# %% tags=["stub"]
+def fill(predict, tokens, unknown, order, sizes):
+    """The tokens (N,) with the unknown ones drawn in the given order, as many a step as sizes says."""
+    ...
+
+
+# %% tags=["solution"]
+def fill(predict, tokens, unknown, order, sizes):
+    """The tokens (N,) with the unknown ones drawn in the given order, as many a step as sizes says."""
+    tokens, unknown, filled = tokens.clone(), unknown.clone(), 0
+    places = order[unknown[order]]                                                # (hole,) in the order of filling
+    for size in sizes:
+        now = places[filled:filled + size]
+        tokens[now] = predict(tokens, unknown)[now]
+        unknown[now] = False
+        filled += size
+    return tokens
+
+
+# %% tags=["check"]
+fill = checks.check_fill(fill)
+for sizes in ([9], [2, 3, 4], [1] * 9):
+    drawn = torch.as_tensor(fill(counting, empty, hole_4x4, order_4x4, sizes))
+    print(f"steps of {sizes}: a token of the hole knows {float(drawn[hole_4x4].mean()):.1f} others on average")
+
+# %% [markdown]
+# Now with a real model: random order, discrete tokens, always the likeliest code, the hole of the scene above in four
+# steps. Your loop and the package's must give the same codes.
+
+# %%
+pipe = pipes["random-softmax"]
+features, mask = pipe.text_encoder([request])
+hole = fl.token_mask(pixel_mask, ring=1)                                          # (N,)
+with torch.no_grad():
+    text, codes = pipe.model.aligner(features, mask), pipe.tokenizer.encode(image[None])[0]  # (N,)
+
+    def likeliest(codes, unknown):
+        return pipe.model.head.logits(pipe.model.hidden(codes[None], unknown[None], *text))[0].argmax(dim=-1)
+
+    order = pipe.model.order.permutation(1, 16, streams(seed))[0]                 # (N,)
+    sizes = pipe.model.order.chunk_sizes(int(hole.sum()), 4)
+    mine = fill(likeliest, codes, hole, order, sizes)
+theirs = fl.inpaint(pipe.model, codes[None], hole, features, mask, guidance_scale=1.0, temperature=0.0,
+                    num_inference_steps=4, generator=streams(seed))[0]
+assert torch.equal(mine, theirs)
+pictures_of_codes = pipe.tokenizer.decode(torch.stack([codes, mine]))             # (2, 3, 64, 64)
+show(image_grid(pictures_of_codes, titles=["codes of the scene", "hole filled"], scale=3),
+     alt=f"The scene ({scene['caption']}) decoded from its codes, and the same with its lower right part drawn anew "
+         f"for {request!r}.",
+     caption=f"{int(hole.sum())} codes in steps of {sizes}, without guidance, always the likeliest.")
 
 # %% [markdown]
 # ## Let a picture grow

@@ -52,7 +52,7 @@ class SoftmaxHead(nn.Module):
         """
         if z_null is None:
             return self.draw(self.logits(z), temperature, generator)
-        logits, null = self.logits(torch.cat([z, z_null])).chunk(2)                  # 2 x (B, K, V); the table read once
+        logits, null = self.logits(torch.cat([z, z_null])).chunk(2)                  # 2 x (B, K, V), table read once
         return self.draw(guide(logits, null, guidance_scale), temperature, generator)
 
     def draw(self, logits: Tensor, temperature: float, generator: Streams) -> Tensor:
