@@ -84,7 +84,8 @@ def test_right_answers_in_other_words_pass(name):
 
 def test_every_exercise_has_its_check_and_every_check_its_exercise():
     called = {match for name in masters.master_names() for cell in masters.read_master(name).cells
-              if "check" in masters.tags(cell) for match in re.findall(r"(\w+) = checks\.(check_\w+)\(\1\)", cell.source)}
+              if "check" in masters.tags(cell)
+              for match in re.findall(r"(\w+) = checks\.(check_\w+)\(\1\)", cell.source)}
     assert called == {(check.name, name) for name, check in CHECKS.items()}
 
 
