@@ -1,5 +1,12 @@
 """What looks at a machine (`doctor`) and at a student's answers (`check_...`, one for each exercise)."""
 
+from fluidlab.checks.evaluation import (
+    check_count_is_right,
+    check_directions,
+    check_frechet_gaussians,
+    check_wilson_interval,
+)
 from fluidlab.checks.orders import check_causal_mask, check_cosine_schedule, check_shift_by_one
 
-__all__ = ["check_causal_mask", "check_cosine_schedule", "check_shift_by_one"]
+__all__ = ["check_causal_mask", "check_cosine_schedule", "check_count_is_right", "check_directions",
+           "check_frechet_gaussians", "check_shift_by_one", "check_wilson_interval"]
