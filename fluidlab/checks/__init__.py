@@ -7,6 +7,8 @@ from fluidlab.checks.evaluation import (
     check_wilson_interval,
 )
 from fluidlab.checks.orders import check_causal_mask, check_cosine_schedule, check_shift_by_one
+from fluidlab.checks.scaling import check_best_within, check_correlation, check_held_out_error, check_power_law
 
-__all__ = ["check_causal_mask", "check_cosine_schedule", "check_count_is_right", "check_directions",
-           "check_frechet_gaussians", "check_shift_by_one", "check_wilson_interval"]
+__all__ = ["check_best_within", "check_causal_mask", "check_correlation", "check_cosine_schedule",
+           "check_count_is_right", "check_directions", "check_frechet_gaussians", "check_held_out_error",
+           "check_power_law", "check_shift_by_one", "check_wilson_interval"]
