@@ -10,6 +10,9 @@ from answers import RIGHT_ANSWERS
 
 from fluidlab import checks
 from fluidlab.checks.check import RIGHT, UNSOLVED, WRONG, Check, Verdict
+from fluidlab.model.fluid import Fluid
+from fluidlab.presets import preset
+from fluidlab.train.plan import plan
 
 CHECKS = {name: getattr(checks, name) for name in checks.__all__}
 MISTAKES = [(name, hint) for name, check in CHECKS.items() for hint in check.mistakes]
@@ -77,3 +80,12 @@ def test_right_answers_in_other_words_pass(name):
     for answer in answers:
         verdict = CHECKS[f"check_{name}"].examine(answer)
         assert verdict.state == RIGHT, verdict.text
+
+
+@pytest.mark.parametrize("devices", [1, 3, 64])
+def test_the_state_of_a_device_is_the_planners(devices):
+    config = preset("nano")
+    planned = plan(config, devices=devices, batch_size=devices)
+    shapes = [tuple(p.shape) for p in Fluid(config).parameters()]
+    assert checks.check_state_bytes.own(shapes, devices) == (
+        planned.weights + planned.gradients + planned.optimizer + planned.ema)
