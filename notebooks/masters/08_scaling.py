@@ -304,12 +304,12 @@ for name in VARIANTS:
 table = []
 for x in ("params", "backbone_params", "flops"):
     for floor in (False, True):
-        for found in study_laws(points, x, floor=floor, bootstrap=bootstrap):
+        for found in study_laws(points, x, floor=floor, bootstrap=0):
             table.append({"x": x, "floor": floor, "variant": found.variant, "b": round(found.law.b, 3),
                           "c": round(found.law.c, 3), "R²": round(found.law.r2, 4),
                           "held out": f"{found.held_out_error:+.1%}" if found.held_out_error is not None else ""})
 display(Markdown(markdown_table([row for row in table if not row["floor"]])))
-flops_laws = study_laws(points, "flops", bootstrap=bootstrap)
+flops_laws = study_laws(points, "flops", bootstrap=0)
 show(law_panels(points, flops_laws, "flops"),
      alt="Validation loss against training FLOPs: " + "; ".join(f"{f.variant} b = {f.law.b:.3f}" for f in flops_laws),
      caption="The same losses over compute. Softmax heads have a large table that costs many parameters.")
@@ -332,7 +332,7 @@ display(Markdown(markdown_table([row for row in table if row["x"] == "params"]))
 # size saves. A squared error has such a floor too (noise cannot be guessed), but here it is further away.
 
 # %%
-with_floor = study_laws(points, "params", floor=True, bootstrap=bootstrap)
+with_floor = study_laws(points, "params", floor=True, bootstrap=0)
 show(law_panels(points, laws, reach=reach), alt="Straight laws, followed beyond the largest size.",
      caption=f"Without a floor, followed to {reach:g} times the largest size.")
 show(law_panels(points, with_floor, reach=reach), alt="Laws with a floor, followed beyond the largest size.",
