@@ -12,6 +12,9 @@ from answers import RIGHT_ANSWERS
 
 from fluidlab import checks
 from fluidlab.checks.check import RIGHT, UNSOLVED, WRONG, Check, Verdict
+from fluidlab.model.fluid import Fluid
+from fluidlab.presets import preset
+from fluidlab.train.plan import plan
 from machinery import masters
 
 CHECKS = {name: getattr(checks, name) for name in checks.__all__}
@@ -92,3 +95,12 @@ def test_every_exercise_has_its_check_and_every_check_its_exercise():
 def test_a_check_that_does_not_exist_is_named():
     with pytest.raises(AttributeError, match="no check_nothing; it has check_"):
         checks.check_nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("devices", [1, 3, 64])
+def test_the_state_of_a_device_is_the_planners(devices):
+    config = preset("nano")
+    planned = plan(config, devices=devices, batch_size=devices)
+    shapes = [tuple(p.shape) for p in Fluid(config).parameters()]
+    assert checks.check_state_bytes.own(shapes, devices) == (
+        planned.weights + planned.gradients + planned.optimizer + planned.ema)

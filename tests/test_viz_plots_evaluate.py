@@ -5,9 +5,22 @@ import pytest
 import torch
 
 from fluidlab.evaluate.detector import Detection
-from fluidlab.evaluate.sceneval import SKILLS, Verdict
+from fluidlab.evaluate.frechet import Gaussian
+from fluidlab.evaluate.sceneval import SKILLS, Verdict, relations
 from fluidlab.evaluate.statistics import Interval
-from fluidlab.viz.plots_evaluate import RIGHT, WRONG, heat_maps, judged_sheet, score_bars, skill_scores, steps_panels
+from fluidlab.viz.plots_evaluate import (
+    RIGHT,
+    TINT,
+    WRONG,
+    direction_map,
+    gaussian_panels,
+    heat_maps,
+    interval_chart,
+    judged_sheet,
+    score_bars,
+    skill_scores,
+    steps_panels,
+)
 
 CAT = Detection("cat", "orange", (8.0, 8.0, 40.0, 40.0), 0.9)
 GRID = [{"model": model, "guidance_scale": g, "temperature": t, "sceneval_overall": g / 10 + t / 100, "frechet": g + t}
@@ -89,3 +102,27 @@ def test_skill_scores_reads_what_a_report_wrote():
     metrics = {f"sceneval_{skill}{end}": value for skill in SKILLS
                for end, value in (("", 0.5), ("_low", 0.4), ("_high", 0.6))}
     assert skill_scores({**metrics, "frechet": 1.0}) == {skill: Interval(0.5, 0.4, 0.6) for skill in SKILLS}
+
+
+def test_a_direction_has_its_colour_where_it_holds_and_none_near_the_middle():
+    (axis,) = direction_map(relations).axes
+    field = axis.images[0].get_array()
+    middle = len(field) // 2
+    edges = {"left of": (middle, 0), "right of": (middle, -1), "above": (0, middle), "below": (-1, middle)}
+    assert {name: tuple(field[place]) for name, place in edges.items()} == TINT
+    assert tuple(field[middle, middle]) == (1, 1, 1)
+    assert tuple(field[0, 0]) == tuple(np.mean([TINT["left of"], TINT["above"]], axis=0))
+
+
+def test_every_share_has_the_interval_that_the_rule_gives():
+    (axis,) = interval_chart(lambda k, n: (k / n - 0.1, k / n + 0.2), 4).axes
+    ends = np.array([line[:, 1] for line in axis.collections[0].get_segments()])
+    assert np.allclose(ends, [(k / 4 - 0.1, k / 4 + 0.2) for k in range(5)])
+
+
+def test_a_gaussian_is_as_wide_as_its_standard_deviation_and_has_its_distance_above():
+    one = Gaussian(np.array([1.0, 0.0]), np.diag([4.0, 1.0]), 2)
+    (axis,) = gaussian_panels({"pair": (one, one)}, lambda m, S, n, T: float(S.trace() + T.trace())).axes
+    x, y = axis.lines[0].get_data()
+    assert axis.get_title() == "pair\nd = 10.000"
+    assert (x.min(), x.max(), y.max()) == pytest.approx((-1, 3, 1), abs=0.01)

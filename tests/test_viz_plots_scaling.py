@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from fluidlab.evaluate.scaling import Point, study_laws
-from fluidlab.viz.plots_scaling import against, compute_panels, law_panels, size_panels, step_panels
+from fluidlab.evaluate.statistics import Interval
+from fluidlab.viz.plots_scaling import against, compute_panels, interval_rows, law_panels, size_panels, step_panels
 
 SIZES = {"pico": 1e5, "nano": 4e5, "micro": 1.6e6, "mini": 6.4e6, "midi": 2.5e7}
 POINTS = [Point(order, head, size, 0, 100, int(n), int(n / 2), n * 1e6, k * n ** -0.2)
@@ -70,3 +71,10 @@ def test_steps_have_a_line_for_each_size_and_one_variant_only():
     assert all(list(line.get_xdata()) == [50, 100] and line.get_ydata()[0] == 1.0 for line in axis.lines)
     with pytest.raises(ValueError, match="1 variant, got 2"):
         step_panels({"loss": POINTS})
+
+
+def test_an_interval_has_a_row_with_its_name_from_end_to_end():
+    (axis,) = interval_rows({"one": Interval(0.5, 0.1, 0.9), "two": Interval(-0.2, -0.9, 0.4)}, "r").axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
+    drawn = [list(line.get_xdata()) for line in axis.lines]
+    assert drawn == [[0.1, 0.9], [0.5], [-0.9, 0.4], [-0.2], [0.0, 0.0]]

@@ -12,7 +12,9 @@ from fluidlab.viz.plots_sharding import (
     loss_overlay,
     memory_panels,
     plan_bars,
+    shard_facts,
     shard_map,
+    share_curve,
 )
 
 FACTS = {
@@ -40,6 +42,19 @@ def test_a_parameter_is_as_long_as_its_bytes_and_cut_where_the_rows_are():
     assert len(axis.patches) == 4
     with pytest.raises(ValueError, match="no parameter tail; there are head.bias, head.weight"):
         shard_map(FACTS, ["tail"])
+
+
+def test_a_rule_of_ones_own_is_drawn_like_a_measured_one():
+    facts = shard_facts({"head.bias": (4,), "head.weight": (3, 8)}, 2, lambda n, devices: [[0, 2], [2, n]])
+    assert facts["parameters"] == [{k: v for k, v in p.items() if k != "unit"} for p in FACTS["parameters"]]
+    (axis,) = shard_map(facts).axes
+    assert words(axis) == ["0-1", "2-2"]
+
+
+def test_one_device_is_drawn_beside_its_even_share():
+    (axis,) = share_curve({1: 8_000_000, 4: 2_500_000}).axes
+    even, one = (line.get_ydata() for line in axis.lines)
+    assert list(even) == [8.0, 2.0] and list(one) == [8.0, 2.5]
 
 
 def test_memory_is_stacked_to_the_sum_of_all_kinds_on_one_scale():

@@ -12,6 +12,9 @@ EXERCISES = {
     "heads": ("draw_code", "diffusion_loss", "euler_walk", "temperature"),
     "training": ("mean_over_hidden", "rate", "ema_update", "clip_gradients"),
     "sampling": ("guidance", "growing_scales", "ring", "fill"),
+    "evaluation": ("count_is_right", "directions", "wilson_interval", "frechet_gaussians"),
+    "scaling": ("power_law", "held_out_error", "best_within", "correlation"),
+    "sharding": ("rows_of", "state_bytes", "step_gradient"),
 }
 WHERE = {f"check_{name}": topic for topic, names in EXERCISES.items() for name in names}
 __all__ = list(WHERE)

@@ -1,7 +1,9 @@
-"""Pictures of notebook 07: what the judge found in an image, scores with intervals, heat maps and curves of a sweep.
+"""Pictures of notebook 07: what the judge found and by which rule, intervals, clouds, heat maps and curves of a sweep.
 
 Knows detections and verdicts, not the judge that made them. What to notice: a verdict is never shown by colour alone.
 """
+
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,12 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fluidlab.config import check_choice
 from fluidlab.evaluate.detector import Detection
+from fluidlab.evaluate.frechet import Gaussian
 from fluidlab.evaluate.sceneval import SKILLS, Verdict
 from fluidlab.evaluate.statistics import Interval
 from fluidlab.evaluate.sweep import SETTINGS, SWEEP_METRICS
 from fluidlab.viz.show import to_array, variant_style
 
 RIGHT, WRONG = "#009E73", "#D55E00"
+TINT = {"left of": (0.0, 0.45, 0.7), "right of": (0.84, 0.37, 0.0), "above": (0.0, 0.62, 0.45),
+        "below": (0.9, 0.62, 0.0)}
 LABEL, EDGE, SPACE = 17, 4, 8  # pixels: a line of text, a frame, the room between pictures
 
 
@@ -176,3 +181,70 @@ def steps_panels(rows: list[dict], steps: str, all_steps: int = 16) -> Figure:
 def skill_scores(metrics: dict[str, float]) -> dict[str, Interval]:
     """The intervals of the six skills among the metrics of a report, as `data/results.csv` keeps them."""
     return {skill: Interval(*(metrics[f"sceneval_{skill}{end}"] for end in ("", "_low", "_high"))) for skill in SKILLS}
+
+
+def direction_map(rule: Callable[[tuple, tuple], set[str]], side: int = 24) -> Figure:
+    """Where one box must lie to be left of, right of, above or below another in the middle of an image of 64 pixels.
+
+    Args:
+        rule: two boxes (left, top, right, bottom) -> where the first lies, for example `relations`.
+        side: of both boxes, in pixels.
+    """
+    def box(x: float, y: float) -> tuple[float, float, float, float]:
+        return x - side / 2, y - side / 2, x + side / 2, y + side / 2
+
+    middles = range(4, 61, 2)
+    field = np.ones((len(middles), len(middles), 3))
+    for i, y in enumerate(middles):
+        for j, x in enumerate(middles):
+            said = rule(box(x, y), box(32, 32))
+            if said:
+                field[i, j] = np.mean([TINT[name] for name in said], axis=0)
+    figure, axis = plt.subplots(figsize=(4.6, 4.4))
+    first, last = middles[0], middles[-1]
+    axis.imshow(field, extent=(first, last, last, first), interpolation="nearest")
+    for name, (x, y) in dict(zip(TINT, ((10, 32), (54, 32), (32, 10), (32, 54)), strict=True)).items():
+        axis.text(x, y, name, ha="center", va="center", color="white", fontweight="bold")
+    axis.plot(32, 32, "k+", markersize=14)
+    axis.set(xlabel="middle of the first object (pixels)", ylabel="")
+    axis.grid(visible=False)
+    return figure
+
+
+def interval_chart(rule: Callable[[int, int], tuple[float, float]], trials: int) -> Figure:
+    """The interval of every possible share of so many trials, and where p +- 2 standard errors would end.
+
+    Args:
+        rule: successes and trials -> lower and upper end.
+    """
+    figure, axis = plt.subplots(figsize=(8.0, 3.2))
+    counts = np.arange(trials + 1)
+    shares = counts / trials
+    low, high = np.array([rule(int(k), trials) for k in counts]).T
+    plain = 1.96 * np.sqrt(shares * (1 - shares) / trials)
+    axis.vlines(counts, low, high, color=RIGHT, linewidth=6, label="interval")
+    axis.plot(counts, shares, "ko", label="share")
+    axis.plot(counts, shares - plain, "k_", counts, shares + plain, "k_", markersize=12)
+    axis.plot([], [], "k_", markersize=12, label="share ± 1.96 standard errors")
+    axis.axhspan(0, 1, color="#F0F0F0", zorder=-2)
+    axis.set(xlabel=f"right images of {trials}", ylabel="share", ylim=(-0.15, 1.15), xticks=counts)
+    axis.legend(loc="upper left", fontsize=9)
+    return figure
+
+
+def gaussian_panels(pairs: dict[str, tuple[Gaussian, Gaussian]], distance: Callable[..., float]) -> Figure:
+    """Pairs of Gaussians of two features as ellipses of one standard deviation, their distance in the title.
+
+    Args:
+        pairs: title -> two Gaussians.  distance: mean, covariance, mean, covariance -> a number.
+    """
+    figure, axes = plt.subplots(1, len(pairs), figsize=(2.4 * len(pairs), 2.9), sharex=True, sharey=True, squeeze=False)
+    angle = np.linspace(0, 2 * np.pi, 100)
+    circle = np.stack([np.cos(angle), np.sin(angle)])                                 # (2, 100)
+    for axis, (title, pair) in zip(axes[0], pairs.items(), strict=True):
+        for one, line, color in zip(pair, ("-", "--"), ("#0072B2", "#D55E00"), strict=True):
+            values, vectors = np.linalg.eigh(one.covariance)
+            axis.plot(*(one.mean[:, None] + vectors * np.sqrt(values.clip(min=0)) @ circle), line, color=color)
+        a, b = pair
+        axis.set(title=f"{title}\nd = {distance(a.mean, a.covariance, b.mean, b.covariance):.3f}", aspect="equal")
+    return figure

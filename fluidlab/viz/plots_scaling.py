@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fluidlab.evaluate.scaling import X_AXES, Point, VariantLaw
+from fluidlab.evaluate.statistics import Interval
 from fluidlab.viz.plots import UNITS, kind_of, read_log
 from fluidlab.viz.show import variant_style
 
@@ -142,6 +143,19 @@ def against(pairs: dict[str, list[tuple[float, float, str]]], *, ylabel: str, jo
     figure = _panels(list(pairs), draw, legend="best")
     for axis in figure.axes:
         axis.set_ylabel(ylabel)
+    return figure
+
+
+def interval_rows(intervals: dict[str, Interval], xlabel: str) -> Figure:
+    """Numbers with their intervals, a row each, and a line at 0: does the interval hold it?"""
+    figure, axis = plt.subplots(figsize=(8.0, 1.0 + 0.32 * len(intervals)))
+    for row, found in enumerate(intervals.values()):
+        axis.plot([found.low, found.high], [row, row], "k-", linewidth=2)
+        axis.plot(found.value, row, "ko", markersize=7)
+    axis.axvline(0.0, color="black", linestyle=":", linewidth=1)
+    axis.set(yticks=range(len(intervals)), yticklabels=list(intervals), xlabel=xlabel,
+             ylim=(len(intervals) - 0.4, -0.6))
+    axis.grid(axis="y", visible=False)
     return figure
 
 

@@ -4,6 +4,9 @@ Knows the JSON of `fluidlab shards` and the planner's numbers. Everything that a
 a line style or the order of the legend.
 """
 
+import math
+from collections.abc import Callable
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -53,6 +56,36 @@ def shard_map(facts: dict, names: list[str] | None = None) -> Figure:
                for rank in range(facts["processes"])]
     figure.legend(handles, [f"process {rank}" for rank in range(facts["processes"])], loc="outside upper center",
                   ncols=min(4, len(handles)), fontsize=10)
+    return figure
+
+
+def shard_facts(shapes: dict[str, tuple[int, ...]], devices: int, rule: Callable) -> dict:
+    """What `shard_map` draws, for float32 tensors of these shapes that are cut by any rule.
+
+    Args:
+        rule: rows and devices -> (first, last + 1) for each device.
+    """
+    parameters = []
+    for name, shape in shapes.items():
+        row, rows = 4 * math.prod(shape[1:]), rule(shape[0], devices)
+        parameters.append({"name": name, "shape": list(shape), "bytes": row * shape[0], "rows": rows,
+                           "held": [row * (end - first) for first, end in rows]})
+    return {"processes": devices, "parameters": parameters}
+
+
+def share_curve(held: dict[int, int]) -> Figure:
+    """Bytes of one device against the number of devices, both logarithmic; dashed: if everything divided evenly.
+
+    Args:
+        held: number of devices -> bytes of the device that holds most; with an entry for one device.
+    """
+    figure, axis = plt.subplots(figsize=(8.0, 3.4))
+    axis.plot(held.keys(), [held[1] / n / 1e6 for n in held], "--", color="black", label="whole / devices")
+    axis.plot(held.keys(), [size / 1e6 for size in held.values()], "o-", color=PROCESS_COLORS[0], label="one device")
+    axis.set(xlabel="devices", ylabel="MB", xscale="log", yscale="log")
+    axis.set_xticks(list(held), map(str, held))
+    axis.minorticks_off()
+    axis.legend()
     return figure
 
 

@@ -18,6 +18,20 @@
 #   num_spoiled: 60
 #   frechet_counts: [100, 200, 300]
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: "Three questions. Each table invents one useless model per number; keep the list on the board."}
+#   - {minutes: 8, do: "The loss and what it cannot see."}
+#   - {minutes: 12, do: "The judge, its ceiling, the mismatched captions. Poll before the table appears."}
+#   - {minutes: 6, do: "Exercise 7.1, alone."}
+#   - {minutes: 14, do: "Exercise 7.2 in pairs; compare two maps at the projector."}
+#   - {minutes: 8, do: "The four models before the judge: vote by hand on each picture, then show the verdict."}
+#   - {minutes: 12, do: "Exercise 7.3; then the figure of intervals and the shipped scores."}
+#   - {minutes: 10, do: "The distance: formula, then few images make it too large."}
+#   - {minutes: 18, do: "Exercise 7.4; who is done early predicts the table of spoiled scenes."}
+#   - {minutes: 12, do: "Spoiled scenes, back to the list on the board; heat maps; the table beside the paper."}
+#   - {minutes: 5, do: "Recap and quiz."}
+
 # %% [markdown]
 # ## Three questions, three numbers
 # You have four models. Somebody asks which is best. Three honest ways to answer:
@@ -42,7 +56,7 @@ num_spoiled = 800           # scenes that are spoiled in different ways
 frechet_counts = [200, 300, 500, 800, 1500, 3000]   # images behind one distance
 seed = 0                    # everything random starts here
 
-# %%
+# %% tags=["needed"]
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -50,23 +64,36 @@ from IPython.display import Markdown, display
 from torch.nn import functional as F
 
 import fluidlab as fl
+from fluidlab import checks
 from fluidlab.evaluate.detector import load_detector
 from fluidlab.evaluate.frechet import Gaussian, extract_features, frechet_between, frechet_distance
 from fluidlab.evaluate.loss import EncodedScenes, loss_when_known, nats_to_bits, validation_loss
 from fluidlab.evaluate.report import reference_features
 from fluidlab.evaluate.results import read_results
 from fluidlab.evaluate.sceneval import SKILLS, examine, judge, prompt_list, relations, scores, true_scenes
+from fluidlab.evaluate.sheet import read_sheet
 from fluidlab.evaluate.statistics import wilson
 from fluidlab.evaluate.sweep import DEFAULT_STEPS, best_setting, read_sweep
 from fluidlab.viz.plots import contact_sheet, loss_panels, markdown_table, read_log
-from fluidlab.viz.plots_evaluate import heat_maps, judged_sheet, score_bars, skill_scores, steps_panels
+from fluidlab.viz.plots_evaluate import (
+    direction_map,
+    gaussian_panels,
+    heat_maps,
+    interval_chart,
+    judged_sheet,
+    score_bars,
+    skill_scores,
+    steps_panels,
+)
 from fluidlab.viz.show import show
 
+detector = load_detector()
+
+# %%
 VARIANTS = ["raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion"]
 TOKENIZER = {"softmax": "scenes-vq", "diffusion": "scenes-vae"}
 pipes = {name: fl.FluidPipeline.from_pretrained(f"{name}-mini") for name in VARIANTS}
 tokenizers = {name: fl.load_tokenizer(name) for name in TOKENIZER.values()}
-detector = load_detector()
 
 # %% [markdown]
 # ## One: the loss
@@ -145,6 +172,19 @@ for title, way in ways.items():
 display(Markdown(markdown_table(rows)))
 assert min(ceilings["true scenes"].values()) >= 0.95
 
+# %% [markdown] tags=["instructor"]
+# **Say:** a judge is an instrument, and instruments are calibrated before they measure. Cover the lower rows of the
+# table and ask what each of them should be if the judge were perfect.
+#
+# **Poll:** a judge calls 95 % of true scenes right, and 60 % of scenes with another's caption. Is it a good judge?
+#
+# <details><summary>Answer</summary>
+#
+# No. It mostly says yes: a model that ignores its prompt would reach 0.60. Only the room between the two numbers
+# measures anything.
+#
+# </details>
+
 # %% [markdown]
 # Look at the colours in the row of the discrete tokenizer. Nothing has been *generated* yet: these are reconstructions
 # of true scenes, and already some colours are no longer the ones that were painted. Every discrete model in this course
@@ -192,29 +232,137 @@ if changed:
 # ### The rules
 # All objects present; counts exact; the colour of the surest object right; positions by the middles of the boxes, with
 # a margin; colours attributed object by object. They are a few lines of Python and not a network, so you can argue with
-# them. Where is "left of" true?
+# them. You write two of them now.
+#
+# The first is the shortest. Of whatever was found, only what the judge is sure of may count. GenEval believes its
+# detector from 0.3 on, but from 0.9 when it counts, since a doubtful third dog would spoil two good ones. To try the
+# rule there are drawings of two dogs, by small models after a short training (notebook 08 tells their story).
 
-# %%
-side, other = 24, (20.0, 20.0, 44.0, 44.0)                                        # a box in the middle
-places = range(-8, 49, 2)
-field = np.zeros((len(places), len(places), 3))
-tint = {"left of": (0.0, 0.45, 0.7), "right of": (0.84, 0.37, 0.0), "above": (0.0, 0.62, 0.45),
-        "below": (0.9, 0.62, 0.0)}
-for i, y in enumerate(places):
-    for j, x in enumerate(places):
-        said = relations((x, y, x + side, y + side), other)
-        field[i, j] = np.mean([tint[one] for one in said], axis=0) if said else 1.0
-figure, axis = plt.subplots(figsize=(4.6, 4.4))
-middle = [place + side / 2 for place in places]
-axis.imshow(field, extent=(middle[0], middle[-1], middle[-1], middle[0]), interpolation="nearest")
-for name, (x, y) in {"left of": (10, 32), "right of": (54, 32), "above": (32, 10), "below": (32, 54)}.items():
-    axis.text(x, y, name, ha="center", va="center", color="white", fontweight="bold")
-axis.plot(32, 32, "k+", markersize=14)
-axis.set(xlabel="middle of the first object (pixels)", ylabel="")
-axis.grid(visible=False)
-show(figure, alt="Where the middle of one object must lie to be left of, right of, above or below another; near the "
-                 "middle none holds, near the diagonals two do.",
+# %% tags=["needed"]
+sheet, facts = read_sheet(fl.config.data_dir() / "study.png")                     # (rows, columns, 3, 64, 64)
+two_dogs = [i for i, row in enumerate(facts["rows"]) if row["prompt"] == "a photo of two dogs"]
+drawn_dogs = sheet[two_dogs[0]]                                                   # (6, 3, 64, 64)
+dogs_found = detector.detect(drawn_dogs)
+
+# %% [markdown] tags=["exercise"]
+# title: Exactly so many
+# minutes: 6
+# level: 1
+# task: |-
+#   Write `count_is_right(found, name, wanted, threshold)`. `found` is what the judge found in one image, a list of
+#   objects; each has a `name` such as "dog" and a `score` from 0 to 1. Return True if exactly `wanted` of them are
+#   called `name` and have a score above `threshold`, else False. Other classes in the picture do no harm.
+# right: |-
+#   the check agrees for all cases, one of them a third dog that the judge is not sure of, and the verdicts are those
+#   below.
+# hints:
+#   - "First keep what counts: the right name *and* sure enough. Then compare one number with another."
+#   - "`sum(thing.name == name and ... for thing in found)` counts the objects for which both hold."
+# why: |-
+#   A sum of truth values is a count. The rule is exact in both directions: three dogs are as wrong as one. And the
+#   threshold is part of the rule, not of the detector, so the same detections can be judged again with another one.
+
+# %% tags=["target"]
+dogs = {"skill": "counting", "objects": [{"class": "dog", "color": None}] * 2, "relation": None, "heldout": False}
+show(judged_sheet(drawn_dogs, dogs_found, facts["columns"], [judge(dogs, found) for found in dogs_found], columns=6,
+                  scale=2),
+     alt="Six drawings of two dogs by raster-softmax models of growing size, each with a verdict: " + "; ".join(
+         f"{size}: {'right' if judge(dogs, found).correct else judge(dogs, found).reason}"
+         for size, found in zip(facts["columns"], dogs_found, strict=True)),
+     caption='"A photo of two dogs" from the smallest model to the largest, and the verdicts of a right rule.')
+
+# %% tags=["stub"]
+def count_is_right(found, name, wanted, threshold):
+    """Whether exactly `wanted` objects of the list are called `name` and are surer than the threshold: a bool."""
+    ...
+
+
+# %% tags=["solution"]
+def count_is_right(found, name, wanted, threshold):
+    """Whether exactly `wanted` objects of the list are called `name` and are surer than the threshold: a bool."""
+    return sum(thing.name == name and thing.score > threshold for thing in found) == wanted
+
+
+# %% tags=["check"]
+count_is_right = checks.check_count_is_right(count_is_right)
+for i in two_dogs:
+    dogs_seen = detector.detect(sheet[i], threshold=0.1)
+    right = {threshold: sum(count_is_right(found, "dog", 2, threshold) for found in dogs_seen)
+             for threshold in (0.3, 0.5, 0.9)}
+    print(f"{facts['rows'][i]['variant']:17} two dogs in", ", ".join(
+        f"{count} of {len(dogs_seen)} (above {threshold})" for threshold, count in right.items()))
+
+# %% [markdown]
+# Our judge is nearly always sure, so its threshold matters little here. That is a property of this judge, not of the
+# rule.
+#
+# Positions are harder to agree on. Where exactly does "left of" begin, and can something be left of *and* above?
+
+# %% [markdown] tags=["exercise"]
+# title: Left of, and above
+# minutes: 14
+# level: 2
+# task: |-
+#   Write `directions(a, b)`: where box `a` lies as seen from box `b`, by GenEval's rule. A box is (left, top, right,
+#   bottom) in pixels, and y grows downwards.
+#
+#   1. Take the offset of the middles, a minus b, on both axes: (x, y).
+#   2. On each axis only what lies beyond a margin counts: |x| less 0.1 times the sum of both widths, |y| less 0.1
+#      times the sum of both heights, and never less than 0.
+#   3. A direction holds if what is left on its axis is more than half of the whole distance of the middles, which is
+#      the length of (x, y) before the margin came off.
+#
+#   Return a set with none, one or two of the words "left of", "right of", "above" and "below". Two boxes with the same
+#   middle give an empty set.
+# right: |-
+#   the map has four coloured wedges with their names, mixed colours near the diagonals, and white around the cross.
+# hints:
+#   - "Do one axis first. For x you need the two middles, the two widths and the whole distance."
+#   - |-
+#     `np.hypot(x, y)` is the whole distance. Write step 3 as a product, `beyond > 0.5 * distance`: no division by 0.
+#   - |-
+#     Begin with an empty set `said`. If `abs(x) - 0.1 * (widths) > 0.5 * distance`, then
+#     `said.add("left of" if x < 0 else "right of")`; the same for y with "above" and "below".
+# why: |-
+#   The margin grows with the boxes, because large objects overlap before anybody would call one of them left. More than
+#   half of the distance means an angle of up to 60 degrees from the axis when nothing comes off, so near the diagonals
+#   two words hold at once. If the distance is 0, so is everything beyond the margin, and 0 > 0 is false: no case of its
+#   own is needed.
+
+# %% tags=["target"]
+show(direction_map(relations),
+     alt="Where the middle of one object must lie to be left of, right of, above or below another; near the middle "
+         "none holds, near the diagonals two do.",
      caption="The cross is the second object's middle. White: too close to call. Mixed colours: two answers hold.")
+
+# %% tags=["stub"]
+def directions(a, b):
+    """Where box a lies as seen from box b, each (left, top, right, bottom): a set of up to two words."""
+    ...
+
+
+# %% tags=["solution"]
+def directions(a, b):
+    """Where box a lies as seen from box b, each (left, top, right, bottom): a set of up to two words."""
+    x, y = ((a[k] + a[k + 2]) / 2 - (b[k] + b[k + 2]) / 2 for k in (0, 1))
+    distance, said = np.hypot(x, y), set()
+    if abs(x) - 0.1 * (a[2] - a[0] + b[2] - b[0]) > 0.5 * distance:
+        said.add("left of" if x < 0 else "right of")
+    if abs(y) - 0.1 * (a[3] - a[1] + b[3] - b[1]) > 0.5 * distance:
+        said.add("above" if y < 0 else "below")
+    return said
+
+
+# %% tags=["check"]
+directions = checks.check_directions(directions)
+show(direction_map(directions, side=40),
+     alt="The same map for objects that are 40 pixels wide and high: the white part around the middle is larger.",
+     caption="Larger objects of 40 instead of 24 pixels: the margin has grown with them.")
+
+# %% [markdown] tags=["instructor"]
+# **Goes wrong:** a relation that is asked of the wrong object. "A dog left of a chair" asks where the *dog* is, so the
+# offset is the dog's middle minus the chair's; half of a class writes it the other way round, and all four words turn.
+# The second half of the mistakes has y growing upwards. The check names both.
 
 # %% [markdown]
 # ### The four models before the judge
@@ -251,11 +399,65 @@ display(Markdown(markdown_table([{"variant": name, "images": len(prompts), "Scen
 # from 0.85 you need about a thousand images each. So the scores that count were measured on 2,400 images a model (600
 # prompts, 4 each) and ship with the course.
 
+# %% [markdown] tags=["exercise"]
+# title: How sure is a share?
+# minutes: 12
+# level: 2
+# task: |-
+#   Write `wilson_interval(successes, trials)`: the 95 % interval of a share by Wilson (1927), as two numbers (low,
+#   high) from 0 to 1. With $p$ = successes / trials, $n$ = trials and $z = 1.96$ its ends are
+#
+#   $$\frac{p + \dfrac{z^2}{2n} \pm z \sqrt{\dfrac{p(1-p)}{n} + \dfrac{z^2}{4n^2}}}{1 + \dfrac{z^2}{n}}$$
+# right: |-
+#   eight right images of ten give 0.490 to 0.943, and no green bar of the picture leaves the grey band.
+# hints:
+#   - "Compute three things one after another: the middle above the line, the root, and what stands below the line."
+#   - |-
+#     For 8 of 10 these are 0.99208, 0.31365 (with $z$ before the root) and 1.38416. The ends are (middle - root) /
+#     below and (middle + root) / below.
+# why: |-
+#   The plain interval $p \pm z \sqrt{p(1-p)/n}$ takes the width from the share that was seen. So after ten successes
+#   of ten it claims to be certain, and after nine it leaves 1. Wilson asks the other way round: for which true shares
+#   would what was seen still be within 1.96 of *their* standard errors? That is a quadratic equation, and these are its
+#   two solutions.
+
+# %% tags=["target"]
+show(interval_chart(lambda successes, trials: (wilson(successes, trials).low, wilson(successes, trials).high), 10),
+     alt="Wilson's interval for 0 to 10 right images of 10, from [0.00, 0.28] over [0.24, 0.76] to [0.72, 1.00]; the "
+         "plain intervals have no width at both ends and leave the range from 0 to 1 near them.",
+     caption="What wilson_interval gives for every outcome of ten trials when it is right.")
+
+# %% tags=["stub"]
+def wilson_interval(successes, trials):
+    """Lower and upper end (low, high) of Wilson's 95 % interval for a share of successes."""
+    ...
+
+
+# %% tags=["solution"]
+def wilson_interval(successes, trials):
+    """Lower and upper end (low, high) of Wilson's 95 % interval for a share of successes."""
+    p, n, z = successes / trials, trials, 1.96
+    middle = p + z**2 / (2 * n)
+    half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    below = 1 + z**2 / n
+    return (middle - half) / below, (middle + half) / below
+
+
+# %% tags=["check"]
+wilson_interval = checks.check_wilson_interval(wilson_interval)
+for trials in (48, 600, 2400):
+    low, high = wilson_interval(round(0.8 * trials), trials)
+    print(f"a share of 0.8 in {trials:4} images: {low:.3f} to {high:.3f}")
+
+# %% [markdown]
+# Your function says how many images a difference costs:
+
 # %%
 figure, axis = plt.subplots(figsize=(8, 2.8))
 for share, line in ((0.5, "-"), (0.8, "--"), (0.95, ":")):
     counts = [10, 30, 100, 300, 1000, 3000]
-    half = [(wilson(round(share * n), n).high - wilson(round(share * n), n).low) / 2 for n in counts]
+    ends = [wilson_interval(round(share * n), n) for n in counts]
+    half = [(high - low) / 2 for low, high in ends]
     axis.plot(counts, half, line, marker="o", color="black", label=f"share {share}")
 axis.set(xscale="log", yscale="log", xlabel="images", ylabel="half of the interval")
 axis.legend()
@@ -307,6 +509,69 @@ moved, wide = Gaussian(np.full(1, 3.0), np.eye(1), 2), Gaussian(np.zeros(1), 4 *
 print("same", frechet_between(flat, flat), "  moved by 3:", frechet_between(flat, moved), "= 3²",
       "  twice as wide:", frechet_between(flat, wide), "= (2 - 1)²")
 
+# %% [markdown] tags=["exercise"]
+# title: The distance of two clouds
+# minutes: 18
+# level: 3
+# task: |-
+#   Write `frechet_gaussians(m1, S1, m2, S2)` by the formula above: means of shape (F,), covariances of shape (F, F),
+#   all numpy arrays; the result is one number, $d$ itself and not its root. The root of a covariance is the root of a
+#   matrix: of $S = V \,\mathrm{diag}(\lambda)\, V^T$ it is $V \,\mathrm{diag}(\sqrt{\lambda})\, V^T$. A
+#   covariance of few images can have an eigenvalue that rounding has pushed below 0: take it as 0.
+# right: |-
+#   the four pairs below have the distances 0, 9, 2 and 2, and the check agrees on a covariance with a variance of
+#   -1e-9.
+# hints:
+#   - |-
+#     `np.linalg.eigh(S)` gives the eigenvalues and, as columns, the eigenvectors of a symmetric matrix;
+#     `values.clip(min=0)` takes care of rounding.
+#   - "Of the last root only the trace is needed, and the trace of a root is the sum of the roots of the eigenvalues."
+#   - |-
+#     `root = (vectors * np.sqrt(values)) @ vectors.T` is S1^1/2. Then the eigenvalues of `root @ S2 @ root`, clipped,
+#     rooted and summed, are what is subtracted twice from `np.trace(S1) + np.trace(S2)`.
+# why: |-
+#   The distance is that of moving one heap of sand onto the other, squared. If the two covariances share their axes, it
+#   is the sum of $(\sigma_1 - \sigma_2)^2$ over the axes. If not, the turned product in the middle takes care of the
+#   turning: it is symmetric, so its eigenvalues are real and its root is safe, which `sqrtm(S1 @ S2)` is not.
+
+# %% tags=["target"]
+long, tall = np.diag([4.0, 1.0]), np.diag([1.0, 4.0])
+slanted = {sign: np.array([[2.5, sign * 1.5], [sign * 1.5, 2.5]]) for sign in (1, -1)}
+zero, three = np.zeros(2), np.array([3.0, 0.0])
+clouds = {"the same": (Gaussian(zero, long, 2), Gaussian(zero, long, 2)),
+          "moved by 3": (Gaussian(zero, long, 2), Gaussian(three, long, 2)),
+          "long and tall": (Gaussian(zero, long, 2), Gaussian(zero, tall, 2)),
+          "slanted": (Gaussian(zero, slanted[1], 2), Gaussian(zero, slanted[-1], 2))}
+show(gaussian_panels(clouds, checks.check_frechet_gaussians.own),
+     alt="Four pairs of ellipses: the same; one moved by 3; a wide and a tall one; two slanted ones of the same "
+         "variances. Above each stands its distance.",
+     caption="Ellipses of one standard deviation. The last pair is the third, turned: as far apart, although now the "
+             "means and the variances agree.")
+
+# %% tags=["stub"]
+def frechet_gaussians(m1, S1, m2, S2):
+    """The Frechet distance d, a number, of Gaussians with means (F,) and covariances (F, F)."""
+    ...
+
+
+# %% tags=["solution"]
+def frechet_gaussians(m1, S1, m2, S2):
+    """The Frechet distance d, a number, of Gaussians with means (F,) and covariances (F, F)."""
+    values, vectors = np.linalg.eigh(S1)
+    root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T                      # (F, F), S1^1/2
+    shared = np.linalg.eigvalsh(root @ S2 @ root).clip(min=0)                     # (F,)
+    return ((m1 - m2) ** 2).sum() + np.trace(S1) + np.trace(S2) - 2 * np.sqrt(shared).sum()
+
+
+# %% tags=["check"]
+frechet_gaussians = checks.check_frechet_gaussians(frechet_gaussians)
+scenes_of = fl.EmojiScenes("validation")
+halves = [extract_features([scenes_of.batch(range(start, start + 200))[0].float() / 127.5 - 1], detector.features)
+          for start in (0, 200)]                                                  # 2 x (200, 160)
+(m1, S1), (m2, S2) = ((half.mean(dim=0).numpy(), np.cov(half.numpy(), rowvar=False)) for half in halves)
+print(f"200 true scenes and 200 others: {frechet_gaussians(m1, S1, m2, S2):.3f}, of it the means "
+      f"{((m1 - m2) ** 2).sum():.3f}")
+
 # %% [markdown]
 # ### Few images make it too large
 # How far are true scenes from true scenes? The answer should be 0. Try it with more and more of them.
@@ -325,6 +590,21 @@ axis.set(xlabel="1 / number of images", ylabel="Frechet distance", xlim=(0, None
 show(figure, alt="Frechet distance of true scenes from true scenes against one over their number: "
                  + ", ".join(f"{n}: {d:.3f}" for n, d in zip(frechet_counts, distances, strict=True)),
      caption="Nearly a straight line over 1/n: the bias. Following it to 0 takes it away (Chong and Forsyth 2020).")
+
+# %% [markdown] tags=["instructor"]
+# **Say:** both sets hold *true* scenes. Whatever this distance is, it is not a fault of any model. Then let the line be
+# followed to 1/n = 0 with a ruler.
+#
+# **Poll:** your model has a distance of 0.9 on 500 images, a colleague's 0.7 on 5,000. Who is ahead?
+#
+# <details><summary>Answer</summary>
+#
+# Nobody knows. The first number holds ten times as much of the bias as the second. Measure both at the same number.
+#
+# </details>
+#
+# **Goes wrong:** students draw fewer images for the slower model, to save time, and report that it is worse. The bias
+# is a systematic one: no interval around the number warns of it.
 
 # %% [markdown]
 # So a distance without the number of images means nothing, and two distances compare only at the same number. The

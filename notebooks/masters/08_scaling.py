@@ -14,6 +14,21 @@
 #   own_sizes: ["femto", "pico"]
 #   bootstrap: 20
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: "Two guesses, written down by everybody, before anything runs."}
+#   - {minutes: 8, do: "The sizes, the moving share of the backbone, the learning rates."}
+#   - {minutes: 10, do: "Exercise 8.1, alone; on the board first: the logarithm of a N^-b."}
+#   - {minutes: 8, do: "The law, its R2 and interval. Poll on R2 before the paragraph that explains it."}
+#   - {minutes: 12, do: "Exercise 8.2 in pairs."}
+#   - {minutes: 12, do: "What is x, and the floor: let them bet on a curve before the last figure of it."}
+#   - {minutes: 8, do: "Two cells of your own run while the early moments are discussed."}
+#   - {minutes: 12, do: "Compute: read the figure together, then exercise 8.3."}
+#   - {minutes: 8, do: "Look at it: sort the columns. The two figures of metric against loss."}
+#   - {minutes: 18, do: "Exercise 8.4; who is done early asks what four pairs could show."}
+#   - {minutes: 12, do: "Too few steps, luck, and the table of what holds."}
+#   - {minutes: 5, do: "Recap and quiz."}
+
 # %% [markdown]
 # ## The question of the paper
 # Language models follow laws: ten times the parameters, and the loss falls by a factor that can be predicted. Do image
@@ -33,7 +48,7 @@ bootstrap = 200                # how often a fit is repeated for its interval
 reach = 10.0                   # how many times the largest size the lines are followed
 seed = 0                       # everything random starts here
 
-# %%
+# %% tags=["needed"]
 import tempfile
 import time
 from pathlib import Path
@@ -44,14 +59,15 @@ import torch
 from IPython.display import Markdown, display
 
 import fluidlab as fl
-from fluidlab.evaluate.powerlaw import fit_power_law
+from fluidlab import checks
+from fluidlab.evaluate.powerlaw import fit_power_law, hold_out_largest
 from fluidlab.evaluate.results import read_results
-from fluidlab.evaluate.scaling import STUDY_BATCH, rate_at, study_laws, study_points
+from fluidlab.evaluate.scaling import STUDY_BATCH, VariantLaw, rate_at, study_laws, study_points
 from fluidlab.evaluate.sheet import read_sheet
-from fluidlab.evaluate.statistics import paired_difference, pearson
+from fluidlab.evaluate.statistics import Interval, paired_difference, pearson
 from fluidlab.model.cost import part_counts, training_flops
 from fluidlab.viz.plots import contact_sheet, markdown_table, part_bars, read_log
-from fluidlab.viz.plots_scaling import against, compute_panels, law_panels, size_panels, step_panels
+from fluidlab.viz.plots_scaling import against, compute_panels, interval_rows, law_panels, size_panels, step_panels
 from fluidlab.viz.show import show
 
 VARIANTS = ["raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion"]
@@ -134,6 +150,56 @@ display(Markdown(markdown_table([
 # If $L = a N^{-b}$, then $\log L = \log a - b \log N$: a straight line on logarithmic axes. $b$ is all that size buys:
 # ten times the parameters multiply the loss by $10^{-b}$.
 
+# %% [markdown] tags=["exercise"]
+# title: A straight line in logarithms
+# minutes: 10
+# level: 1
+# task: |-
+#   Write `power_law(sizes, losses)`: fit $L = a N^{-b}$ by a straight line through the points $(\log N, \log L)$, by
+#   least squares, and return the two numbers (a, b). `sizes` and `losses` are lists of equal length, all positive; a
+#   size may come twice.
+# right: |-
+#   for random + diffusion the line below goes between the points, and b is the one in its legend.
+# hints:
+#   - "`np.polyfit(x, y, 1)` gives the slope first, then the value at x = 0."
+#   - |-
+#     With `slope, start = np.polyfit(np.log(sizes), np.log(losses), 1)` the law is log L = start + slope * log N.
+#     Compare with log a - b log N.
+# why: |-
+#   The slope is -b, and the line meets log N = 0 at log a, so a is the exponential of that. Any logarithm gives the
+#   same b; for a it must be undone by its own exponential. Least squares on logarithms weigh errors in per cent: 1 %
+#   too much counts the same for a large loss and a small one.
+
+# %% tags=["target"]
+of_one = [p for p in points if p.variant == "random-diffusion"]
+one_law = study_laws(of_one, bootstrap=0)
+show(law_panels(of_one, one_law),
+     alt=f"Validation loss of random + diffusion against parameters on logarithmic axes: {len(of_one)} points and the "
+         f"straight line through them, b = {one_law[0].law.b:.3f}.",
+     caption="The line that power_law finds for random + diffusion when it is right.")
+
+# %% tags=["stub"]
+def power_law(sizes, losses):
+    """(a, b) of L = a N^-b, by least squares on logarithms; sizes and losses are lists of equal length."""
+    ...
+
+
+# %% tags=["solution"]
+def power_law(sizes, losses):
+    """(a, b) of L = a N^-b, by least squares on logarithms; sizes and losses are lists of equal length."""
+    slope, start = np.polyfit(np.log(sizes), np.log(losses), 1)
+    return np.exp(start), -slope
+
+
+# %% tags=["check"]
+power_law = checks.check_power_law(power_law)
+for name in VARIANTS:
+    a, b = power_law([p.params for p in points if p.variant == name], [p.value for p in points if p.variant == name])
+    print(f"{name:17} L = {a:.2f} N^-{b:.3f}; ten times the size: loss x {10 ** -b:.3f}")
+
+# %% [markdown]
+# Now all four at once, with what the package adds to the same line: an interval for b, R², and a test.
+
 # %%
 laws = study_laws(points, "params", bootstrap=bootstrap)
 show(law_panels(points, laws),
@@ -155,6 +221,81 @@ display(Markdown(markdown_table([
 #   cannot be ranked.
 # - **Held out**: the law was fitted *without* the largest size and asked to predict it. This is the only test that
 #   matters if you plan to train something larger, and the only one that a curve through all points cannot pass by luck.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** R² asks how well the line tells what has been seen. Holding out asks how well it tells what has not. Only
+# the second is what a law is for.
+#
+# **Poll:** a line has R² = 0.99 through six sizes. How far off can it be for a size ten times as large?
+#
+# <details><summary>Answer</summary>
+#
+# As far as you like: nothing was measured there. The losses differ by a factor over the six sizes, and a bend at the
+# end hardly lowers R². The section on the floor shows a case where the truth is known.
+#
+# </details>
+#
+# **Goes wrong:** students hold out a size in the *middle*, or one at random, and find errors near 0. That is
+# interpolation. The size to hold out is the largest, since nobody will ask the law about smaller ones.
+
+# %% [markdown] tags=["exercise"]
+# title: Hold out the largest
+# minutes: 12
+# level: 2
+# task: |-
+#   Write `held_out_error(sizes, losses)`: fit the law without the largest size, let it predict the loss of that size,
+#   and return (predicted - measured) / measured. So 0.03 means 3 % too high. The lists are in any order. The largest
+#   size may come several times, with other seeds: then all of them stay out of the fit, and what was measured is the
+#   mean of their losses. Use your `power_law`.
+# right: |-
+#   the errors are those of the last column of the table above, and the line below was drawn without its last point.
+# hints:
+#   - |-
+#     With numpy arrays n and y, `largest = n == n.max()` marks every cell of the largest size, `~largest` the rest.
+#   - |-
+#     `a, b = power_law(n[~largest], y[~largest])`; the prediction is `a * n.max() ** -b`, with n of type float; what
+#     was measured is `y[largest].mean()`.
+# why: |-
+#   A mask of truth values keeps the pairs together and finds all seeds of the size. The error is relative, so that
+#   discrete and continuous losses, which have different units, can stand in one column. A negative error means that the
+#   law has promised too much: the true curve bends up.
+
+# %% tags=["target"]
+cells_of = [p for p in points if p.variant == "raster-softmax"]
+without, off = hold_out_largest([p.params for p in cells_of], [p.value for p in cells_of])
+show(law_panels(cells_of, [VariantLaw("raster-softmax", without, off)]),
+     alt="Validation loss of raster + softmax against parameters. The line was fitted without the largest size and "
+         f"passes {abs(off):.1%} {'above' if off > 0 else 'below'} it.",
+     caption=f"Raster + softmax: fitted without the largest size, the law is {off:+.1%} off there.")
+
+# %% tags=["stub"]
+def held_out_error(sizes, losses):
+    """(predicted - measured) / measured at the largest size, which the fit has not seen."""
+    ...
+
+
+# %% tags=["solution"]
+def held_out_error(sizes, losses):
+    """(predicted - measured) / measured at the largest size, which the fit has not seen."""
+    n, y = np.array(sizes, dtype=float), np.array(losses)
+    largest = n == n.max()
+    a, b = power_law(n[~largest], y[~largest])
+    measured_there = y[largest].mean()
+    return (a * n.max() ** -b - measured_there) / measured_there
+
+
+# %% tags=["check"]
+held_out_error = checks.check_held_out_error(held_out_error)
+for name in VARIANTS:
+    x, y = zip(*[(p.params, p.value) for p in sorted(points, key=lambda p: p.params) if p.variant == name], strict=True)
+    upto = {size: sum(n <= size for n in x) for size in sorted(set(x))[3:]}
+    errors = {size: held_out_error(x[:count], y[:count]) for size, count in upto.items()}
+    print(f"{name:17}", ", ".join(f"{error:+.1%} at {size / 1e6:.1f} million" for size, error in errors.items()))
+
+# %% [markdown]
+# Each number asks the law about the next size from all smaller ones. A law that holds keeps its errors small and of
+# changing sign. Here all are negative: each line promises a little too much, so all four curves bend up somewhere. The
+# section on the floor comes back to that.
 #
 # ## What is x?
 # Parameters of what? The same losses, three x.
@@ -163,12 +304,12 @@ display(Markdown(markdown_table([
 table = []
 for x in ("params", "backbone_params", "flops"):
     for floor in (False, True):
-        for found in study_laws(points, x, floor=floor, bootstrap=bootstrap):
+        for found in study_laws(points, x, floor=floor, bootstrap=0):
             table.append({"x": x, "floor": floor, "variant": found.variant, "b": round(found.law.b, 3),
                           "c": round(found.law.c, 3), "R²": round(found.law.r2, 4),
                           "held out": f"{found.held_out_error:+.1%}" if found.held_out_error is not None else ""})
 display(Markdown(markdown_table([row for row in table if not row["floor"]])))
-flops_laws = study_laws(points, "flops", bootstrap=bootstrap)
+flops_laws = study_laws(points, "flops", bootstrap=0)
 show(law_panels(points, flops_laws, "flops"),
      alt="Validation loss against training FLOPs: " + "; ".join(f"{f.variant} b = {f.law.b:.3f}" for f in flops_laws),
      caption="The same losses over compute. Softmax heads have a large table that costs many parameters.")
@@ -191,7 +332,7 @@ display(Markdown(markdown_table([row for row in table if row["x"] == "params"]))
 # size saves. A squared error has such a floor too (noise cannot be guessed), but here it is further away.
 
 # %%
-with_floor = study_laws(points, "params", floor=True, bootstrap=bootstrap)
+with_floor = study_laws(points, "params", floor=True, bootstrap=0)
 show(law_panels(points, laws, reach=reach), alt="Straight laws, followed beyond the largest size.",
      caption=f"Without a floor, followed to {reach:g} times the largest size.")
 show(law_panels(points, with_floor, reach=reach), alt="Laws with a floor, followed beyond the largest size.",
@@ -276,30 +417,88 @@ for moment, loss in early.items():
 # Every line is one size, every point a moment of its training. Choose a budget on the x axis: which line is lowest
 # there?
 
-# %%
+# %% tags=["needed"]
 moments = sorted({int(row["steps"]) for row in rows if row["metric"] == "study_loss"})
 by_steps = {moment: [p for p in measured("study_loss", moment) if p.seed == 0] for moment in moments}
+random_diffusion = [p for found in by_steps.values() for p in found if p.variant == "random-diffusion"]
+budgets = np.geomspace(min(p.flops for p in random_diffusion) * 1.5, max(p.flops for p in random_diffusion), 5)
+
+# %%
 show(compute_panels(by_steps, ["raster-diffusion", "random-diffusion"]),
      alt="Loss against training FLOPs for each size of raster + diffusion and random + diffusion.",
      caption="Pale: small. The lower edge of all lines is the best that a budget can buy here. Only the last point of "
              "each line has a finished learning-rate schedule, so the others are a little worse than a run of their "
              "own length would be.")
 
-# %%
-random_diffusion = [p for found in by_steps.values() for p in found if p.variant == "random-diffusion"]
-budgets = np.geomspace(min(p.flops for p in random_diffusion) * 1.5, max(p.flops for p in random_diffusion), 5)
-best = []
-for budget in budgets:
-    possible = [p for p in random_diffusion if p.flops <= budget]
-    winner = min(possible, key=lambda p: p.value)
-    best.append({"budget in FLOPs": f"{budget:.1e}", "best size": winner.size, "steps": winner.steps,
-                 "loss": winner.value})
-display(Markdown(markdown_table(best)))
+# %% [markdown] tags=["exercise"]
+# title: The best for a budget
+# minutes: 10
+# level: 2
+# task: |-
+#   Write `best_within(flops, losses, budgets)`. Training i has cost `flops[i]` and has reached `losses[i]`; both lists
+#   have one entry for every size at every moment, in no order. Return a list with one whole number for each budget: the
+#   index of the training with the lowest loss among those that cost no more than the budget, or -1 if there is none.
+# right: |-
+#   the steps below run along the lower edge of the lines, and the check agrees on a budget that pays for nothing.
+# hints:
+#   - "One budget first: which indices can be paid? Which of *these indices* has the lowest loss?"
+#   - |-
+#     `min(indices, key=lambda i: losses[i], default=-1)` gives the index with the lowest loss, or -1 if there are none.
+#     In numpy: put infinity where a training is too dear, then `argmin`.
+# why: |-
+#   Indices are chosen, not losses, so that the answer says which training it was. What is left is the lower edge of all
+#   lines: along it you read which size a budget should buy. It can only fall with the budget, since whatever could be
+#   paid before can still be paid.
+
+# %% tags=["target"]
+figure = compute_panels(by_steps, ["random-diffusion"])
+fine = np.geomspace(budgets[0], budgets[-1], 60)
+winners = checks.check_best_within.own([p.flops for p in random_diffusion], [p.value for p in random_diffusion], fine)
+figure.axes[0].step(fine, [random_diffusion[i].value for i in winners], color="black", where="post", linewidth=2)
+show(figure, alt="Loss against training FLOPs for each size of random + diffusion; black steps join the lowest loss "
+                 f"that each budget buys, from {random_diffusion[winners[0]].size} to "
+                 f"{random_diffusion[winners[-1]].size}.",
+     caption="Black: the lowest loss that each budget buys when best_within is right.")
+
+# %% tags=["stub"]
+def best_within(flops, losses, budgets):
+    """For each budget the index of the lowest loss among trainings that cost no more, or -1: a list."""
+    ...
+
+
+# %% tags=["solution"]
+def best_within(flops, losses, budgets):
+    """For each budget the index of the lowest loss among trainings that cost no more, or -1: a list."""
+    return [min((i for i, cost in enumerate(flops) if cost <= budget), key=lambda i: losses[i], default=-1)
+            for budget in budgets]
+
+
+# %% tags=["check"]
+best_within = checks.check_best_within(best_within)
+best = [random_diffusion[i] for i in best_within([p.flops for p in random_diffusion],
+                                                 [p.value for p in random_diffusion], budgets)]
+display(Markdown(markdown_table([
+    {"budget in FLOPs": f"{budget:.1e}", "best size": winner.size, "steps": winner.steps, "loss": winner.value}
+    for budget, winner in zip(budgets, best, strict=True)])))
 
 # %% [markdown]
 # The best size grows with the budget. The paper says the same: training longer saturates, and larger
 # models for fewer steps use compute better.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** move a vertical ruler over the figure from left to right and let them call out the lowest line. The calls
+# change from small sizes to large ones; that change is the whole finding.
 #
+# **Poll:** you can afford four times the FLOPs. Four times the parameters, four times the steps, or both by two?
+#
+# <details><summary>Answer</summary>
+#
+# Something near both by two. Too large a model has seen too few images when the money is gone, too small a one has
+# nothing left to learn. Which mixture is best is read from the lower edge, not derived.
+#
+# </details>
+
+# %% [markdown]
 # ## Look at it
 # Before any metric: the same four prompts, drawn by every cell of the study (`fluidlab scale --draw`). Cover the column
 # names and try to sort the columns by size.
@@ -322,10 +521,12 @@ for name in VARIANTS:
 # distribution that the loss is about). The judge says yes to every true scene and to no scene with another's caption,
 # as you saw there. First against size:
 
-# %%
+# %% tags=["needed"]
 metrics = {"SceneEval (more is better)": measured("study_sceneval_overall", steps),
            "Frechet distance (less is better)": measured("study_frechet", steps)}
 sceneval, frechet = ({(p.variant, p.size): p.value for p in found if p.seed == 0} for found in metrics.values())
+
+# %%
 show(size_panels({title: [p for p in found if p.seed == 0] for title, found in metrics.items()}),
      alt="Two panels over parameters. " + " ".join(
          f"{title}: " + "; ".join(f"{name} " + ", ".join(f"{p.size} {p.value:.2f}" for p in found
@@ -349,9 +550,68 @@ for title, found in (("SceneEval overall", sceneval), ("Frechet distance", frech
              for name, cells in pairs.items()),
          caption=f"{title} against validation loss, a point for every size. The paper's figure 8 at laptop size.")
 
+# %% [markdown] tags=["exercise"]
+# title: A correlation and its interval
+# minutes: 18
+# level: 3
+# task: |-
+#   Write `correlation(x, y)`: Pearson's r of two lists of n numbers (n is 4 or more), with its 95 % interval, as three
+#   numbers (r, low, high). r is the sum of the products of the deviations from the means, divided by the root of the
+#   product of the two sums of squared deviations. The interval is Fisher's (1921): atanh(r) is nearly normal with a
+#   standard error of $1 / \sqrt{n - 3}$, so take 1.96 of those to both sides of atanh(r), and bring both ends back with
+#   tanh. Write the sums yourself, without `np.corrcoef`.
+# right: |-
+#   the eight rows below: six sizes stand behind each of them, and some of the intervals still hold 0.
+# hints:
+#   - "Subtract the means once: `dx = np.array(x) - np.mean(x)`. Three sums are then enough."
+#   - |-
+#     `r = (dx * dy).sum() / np.sqrt((dx**2).sum() * (dy**2).sum())`; no division by n is needed, it would cancel.
+#   - "The ends are `np.tanh(np.arctanh(r) - half)` and `np.tanh(np.arctanh(r) + half)` with half = 1.96 / sqrt(n - 3)."
+# why: |-
+#   r cannot leave -1 to 1, so its interval cannot have the same width on both sides when r is near an end. Fisher's
+#   transformation stretches the ends to infinity, where a normal interval is right, and tanh brings it back inside.
+#   With n = 4 the standard error is 1 and the interval nearly the whole range: four pairs show next to nothing.
+
+# %% tags=["target"]
+asked = {f"{name}: {title}": ([p.value for p in first if p.variant == name],
+                              [found[name, p.size] for p in first if p.variant == name])
+         for name in VARIANTS for title, found in (("SceneEval", sceneval), ("Frechet", frechet))}
+show(interval_rows({title: pearson(*lists) for title, lists in asked.items()}, "r of the metric with the loss"),
+     alt="Correlation of loss and metric with its interval for four variants and two metrics: "
+         + "; ".join(f"{title} {pearson(*lists)}" for title, lists in asked.items()),
+     caption="What correlation gives for the study when it is right. Dotted: no correlation.")
+
+# %% tags=["stub"]
+def correlation(x, y):
+    """Pearson's r of two lists and both ends of its 95 % interval by Fisher: (r, low, high)."""
+    ...
+
+
+# %% tags=["solution"]
+def correlation(x, y):
+    """Pearson's r of two lists and both ends of its 95 % interval by Fisher: (r, low, high)."""
+    dx, dy = np.array(x) - np.mean(x), np.array(y) - np.mean(y)
+    r = (dx * dy).sum() / np.sqrt((dx**2).sum() * (dy**2).sum())
+    half = 1.96 / np.sqrt(len(x) - 3)
+    return r, np.tanh(np.arctanh(r) - half), np.tanh(np.arctanh(r) + half)
+
+
+# %% tags=["check"]
+correlation = checks.check_correlation(correlation)
+steady = [p.value for p in first if p.variant == "random-diffusion"]
+lists = {f"{n} sizes": (steady[-n:], [frechet["random-diffusion", p.size] for p in first
+                                      if p.variant == "random-diffusion"][-n:]) for n in range(4, len(steady) + 1)}
+show(interval_rows({title: Interval(*correlation(*pair)) for title, pair in lists.items()}, "r of distance and loss"),
+     alt="Random + diffusion, correlation of the Frechet distance with the loss over the largest 4, 5 and 6 sizes: "
+         + "; ".join(f"{title} {Interval(*correlation(*pair))}" for title, pair in lists.items()),
+     caption="Random + diffusion, over its largest sizes only and over all: few pairs, wide intervals.")
+
+# %% [markdown]
+# With `correlation` the whole question is one table.
+
 # %%
-correlations = {(name, title): pearson([p.value for p in first if p.variant == name],
-                                       [found[name, p.size] for p in first if p.variant == name])
+correlations = {(name, title): Interval(*correlation([p.value for p in first if p.variant == name],
+                                                     [found[name, p.size] for p in first if p.variant == name]))
                 for name in VARIANTS for title, found in (("SceneEval", sceneval), ("Frechet", frechet))}
 display(Markdown(markdown_table([{"variant": name, **{f"r of loss and {title}": str(correlations[name, title])
                                                       for title in ("SceneEval", "Frechet")}} for name in VARIANTS])))

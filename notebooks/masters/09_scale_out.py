@@ -19,6 +19,20 @@
 #   sizes: ["150m", "369m", "10.5b"]
 #   num_denoising_steps: 4
 
+# %% [markdown] tags=["plan"]
+# plan:
+#   - {minutes: 5, do: "The guess: how many bytes does one parameter cost in training?"}
+#   - {minutes: 8, do: "Twenty bytes, one by one; then what the paper's sizes need."}
+#   - {minutes: 12, do: "What a shard is, exercise 9.1, and the real rows beside it."}
+#   - {minutes: 10, do: "When is it whole, and what is sent: four students play four devices and hand over rows."}
+#   - {minutes: 8, do: "The memory of a step. Poll before the printed line."}
+#   - {minutes: 14, do: "Exercise 9.2 in pairs."}
+#   - {minutes: 8, do: "The same losses: run, stop, go on with fewer. Talk while it runs."}
+#   - {minutes: 20, do: "Exercise 9.3, alone; then the quiz question on means of means."}
+#   - {minutes: 12, do: "Will it fit: let them bet on each plan before it is printed."}
+#   - {minutes: 10, do: "Your device, and what was run and what not."}
+#   - {minutes: 5, do: "Recap and quiz."}
+
 # %% [markdown]
 # ## One device is not enough
 # All models so far fit a laptop many times over. The paper's largest has 10.5 billion parameters, and not one device
@@ -47,9 +61,10 @@ real_encoder = "google/t5-v1_1-small"           # the paper's is google/t5-v1_1-
 num_denoising_steps = 25    # inside the diffusion head when drawing
 seed = 0                    # of the drawing
 
-# %%
+# %% tags=["needed"]
 import _thread
 import json
+import math
 import os
 import tempfile
 import threading
@@ -60,6 +75,7 @@ import torch
 from IPython.display import Markdown, display
 
 import fluidlab as fl
+from fluidlab import checks
 from fluidlab.model.cost import part_counts, training_flops
 from fluidlab.train.hardware import find_hardware
 from fluidlab.train.plan import DEVICES, SECONDS_A_DAY, USABLE, fits, largest_that_fits, plan, smallest_change
@@ -71,10 +87,13 @@ from fluidlab.viz.plots_sharding import (
     loss_overlay,
     memory_panels,
     plan_bars,
+    shard_facts,
     shard_map,
+    share_curve,
 )
 from fluidlab.viz.show import show
 
+# %%
 workspace = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 os.chdir(workspace.name)                                   # everything is written here, and gone when the kernel stops
 fl.launch(["cache", "cache", "--tokenizers", "scenes-vae", "--num-images", num_scenes])
@@ -124,7 +143,62 @@ display(Markdown(markdown_table([
 fl.launch([*look, "--out", "four.json"], processes=processes)
 four = json.loads(Path("four.json").read_text())
 
+# %% [markdown]
+# Before you look at what they hold: which rows would *you* give to whom, if a matrix has 10 rows and there are 4
+# devices? PyTorch has a rule for it, and every device must follow the same.
+
+# %% [markdown] tags=["exercise"]
+# title: Whose rows are whose?
+# minutes: 8
+# level: 1
+# task: |-
+#   Write `rows_of(num_rows, devices)`: a list with one pair (first, end) of whole numbers for each device, which holds
+#   the rows first, first + 1, ... end - 1. PyTorch's rule: rows per device are num_rows / devices *rounded up*, and the
+#   devices take so many one after another until none is left. So the last to get any may get fewer, and those after it
+#   get none; for them first and end are both num_rows.
+# right: |-
+#   10 rows on 4 devices give (0, 3), (3, 6), (6, 9), (9, 10), and the map below has the same rows.
+# hints:
+#   - "With `size` rows per device, where would device k begin and end if rows never ran out?"
+#   - "`size = math.ceil(num_rows / devices)`. No place may lie beyond the end: `min(k * size, num_rows)`."
+# why: |-
+#   The largest share is what counts, since every device must have room for it, and rounding up makes it as small as
+#   whole rows allow. That the last ones get less, or nothing, is the price of a rule that needs only one division.
+#   `min` on both ends makes the empty spans come out by themselves.
+
+# %% tags=["target"]
+examples = {"ten rows": (10, 64), "twelve rows": (12, 64), "nine rows": (9, 64), "three rows": (3, 64)}
+show(shard_map(shard_facts(examples, 4, checks.check_rows_of.own)),
+     alt="Four small matrices cut by rows among 4 devices. " + "; ".join(
+         f"{name}: " + ", ".join(f"{a} to {b - 1}" if b > a else "none"
+                                 for a, b in checks.check_rows_of.own(shape[0], 4))
+         for name, shape in examples.items()) + ".",
+     caption="What rows_of gives when it is right. Of nine and of three rows the last device gets none.")
+
+# %% tags=["stub"]
+def rows_of(num_rows, devices):
+    """Which rows each device holds: a list of (first, end), one for each, where end is one more than the last row."""
+    ...
+
+
+# %% tags=["solution"]
+def rows_of(num_rows, devices):
+    """Which rows each device holds: a list of (first, end), one for each, where end is one more than the last row."""
+    size = math.ceil(num_rows / devices)
+    return [(min(k * size, num_rows), min((k + 1) * size, num_rows)) for k in range(devices)]
+
+
+# %% tags=["check"]
+rows_of = checks.check_rows_of(rows_of)
+for devices in (4, 8, 32, 48):
+    counts_of = [end - first for first, end in rows_of(64, devices)]
+    print(f"64 rows on {devices:2} devices: {max(counts_of):2} rows at most, {counts_of.count(0):2} devices hold none")
+
+# %% [markdown]
+# And now what the processes hold. Is it what your function says?
+
 # %%
+assert all(list(map(list, rows_of(p["shape"][0], processes))) == p["rows"] for p in four["parameters"])
 chosen = [p["name"] for p in four["parameters"]
           if p["unit"] in ("aligner", "backbone", "backbone.blocks.0") and len(p["shape"]) > 1]
 show(shard_map(four, chosen), alt=f"Parameters cut by rows among {processes} processes: " + "; ".join(
@@ -142,7 +216,22 @@ assert sum(four["held"]["weights"]) == whole
 # %% [markdown]
 # Nothing is held twice, and nothing is missing. A shard of a matrix is useless alone: `x @ W.T` needs all rows of
 # `W`.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** sharding divides what is *kept*, not what is *computed*. Each device still computes whole layers, for its own
+# images. Say it again at every picture of this notebook.
 #
+# **Poll:** four devices share a model, and each computes its own images. How often does a device need the rows of the
+# others in one step?
+#
+# <details><summary>Answer</summary>
+#
+# Twice for each unit: once on the way forward, once on the way back. Between the two the whole is thrown away, or
+# sharding would have saved nothing.
+#
+# </details>
+
+# %% [markdown]
 # ## When is it whole?
 # Before a block computes, its rows are gathered from all processes; afterwards the whole is thrown away. In the
 # backward pass the same happens once more, and then the gradient is added up over all processes and cut, so that each
@@ -209,6 +298,79 @@ print(f"alone, a process needs {max(totals['1 process']) / shared_peak:.2f} time
 # block out of many; a model of two blocks, such as this one, pays a lot. And the activations are divided only because
 # each process has a share of the images; with one image each, nothing divides them further but recomputing.
 
+# %% [markdown] tags=["instructor"]
+# **Poll:** from 4 to 8 devices, with 8 images on each as before. Which parts of the memory of one device are halved?
+#
+# <details><summary>Answer</summary>
+#
+# The three layers of the state, and the gradients that are kept. What is gathered is as large as before, and so are the
+# activations of 8 images.
+#
+# </details>
+#
+# **Goes wrong:** "four devices, a quarter of the memory" is carried over from the state to the peak. Let students read
+# both from the picture, and divide. Then ask what would happen with ten thousand devices.
+
+# %% [markdown]
+# "To the byte" deserves a closer look: tensors are cut between rows, and not all have a number of rows that divides.
+
+# %% tags=["needed"]
+with torch.device("meta"):                                 # shapes without numbers: no memory, no time
+    shapes = [tuple(p.shape) for p in fl.Fluid(fl.preset(size)).parameters()]
+print(f"{size}: {len(shapes)} tensors, such as {', '.join(map(str, shapes[:4]))}")
+
+# %% [markdown] tags=["exercise"]
+# title: The state of one device
+# minutes: 12
+# level: 2
+# task: |-
+#   Write `state_bytes(shapes, devices)`: how many bytes of state the *first* device keeps, which never holds less than
+#   the others. `shapes` is a list of tuples, one for each parameter of the model, such as (64, 32) or (64,). Each is
+#   cut along its first dimension, and the first device gets the rows rounded up, as in exercise 9.1. For each number
+#   that it holds it keeps five float32: weight, gradient, AdamW's two moments, and the running mean.
+# right: |-
+#   for the model of this notebook the check prints the planner's numbers, and the curve leaves the dashed line where
+#   devices become more than rows.
+# hints:
+#   - |-
+#     One tensor first: a matrix of 10 rows with 6 numbers each, on 4 devices. How many rows, numbers and bytes has the
+#     first device?
+#   - |-
+#     `math.ceil(shape[0] / devices) * math.prod(shape[1:])` are the numbers of one tensor; `math.prod(())` is 1, so
+#     vectors need no case of their own. Five float32 are 20 bytes.
+# why: |-
+#   Rounding happens once for each tensor, and its cost is never more than one row of each. In a large model that is
+#   nothing. With as many devices as a tensor has rows, one row is everything: more devices cannot divide it further,
+#   and the curve becomes flat.
+
+# %% tags=["target"]
+numbers_of_devices = [2**k for k in range(13)]
+right_bytes = {n: checks.check_state_bytes.own(shapes, n) for n in numbers_of_devices}
+show(share_curve(right_bytes),
+     alt=f"State of one device for {size} against the number of devices: " + ", ".join(
+         f"{n}: {held:,} bytes" for n, held in right_bytes.items() if n in (1, 4, 64, 4096)) + "; with many devices it "
+         "lies above the dashed line of the even share.",
+     caption=f"The model {size}: what state_bytes gives when it is right.")
+
+# %% tags=["stub"]
+def state_bytes(shapes, devices):
+    """Bytes of weights, gradients, moments and running mean (float32) that the first device keeps."""
+    ...
+
+
+# %% tags=["solution"]
+def state_bytes(shapes, devices):
+    """Bytes of weights, gradients, moments and running mean (float32) that the first device keeps."""
+    return sum(5 * 4 * math.ceil(shape[0] / devices) * math.prod(shape[1:]) for shape in shapes)
+
+
+# %% tags=["check"]
+state_bytes = checks.check_state_bytes(state_bytes)
+for n in (1, 4, 64):
+    planned = plan(fl.preset(size), devices=n, batch_size=n)
+    kept = planned.weights + planned.gradients + planned.optimizer + planned.ema
+    print(f"devices: {n:2}   bytes of the first: {state_bytes(shapes, n):>9,}   by the package's planner: {kept:>9,}")
+
 # %% [markdown]
 # ## The same losses
 # Sharding must not change what is learned. Is that so? One run, whole, in one process; another with the same recipe
@@ -274,6 +436,94 @@ assert max(away.values()) < 1e-3
 # magnifies what rounding left. Double the learning rate in the cell above, and the curves part further. The package's
 # tests compare the first steps of all variants to one part in a million.)
 #
+# One thing must be right for this. Random order hides another number of tokens in every image, so every process, and
+# every micro-batch in it, has another number of tokens to predict. How do their gradients become one? A small problem
+# shows it: a linear model of 8 weights, whose 4 processes of 2 micro-batches each see some of 16 tokens.
+
+# %% tags=["needed"]
+def toy_losses(combine, num_steps=30):
+    """Losses of a linear model; `combine` makes one gradient of many, and None takes all tokens at once."""
+    chance = torch.Generator().manual_seed(seed)
+    x = torch.randn(num_steps, 4, 2, 16, 8, generator=chance)                     # (steps, P, M, tokens, D)
+    y = x @ torch.randn(8, generator=chance) + 0.3 * torch.randn(num_steps, 4, 2, 16, generator=chance)
+    ratio = torch.cos(math.pi / 2 * torch.rand(num_steps, 4, 2, 1, generator=chance))
+    hidden = torch.rand(num_steps, 4, 2, 16, generator=chance) < ratio            # (steps, P, M, tokens)
+    weights, losses = torch.zeros(8), []
+    for inputs, wanted, asked in zip(x, y, hidden, strict=True):
+        error, counts = (inputs @ weights - wanted) * asked, asked.sum(dim=-1)    # (P, M, tokens), (P, M)
+        sums = 2 * (error[..., None] * inputs).sum(dim=2)                         # (P, M, D)
+        losses.append(float((error**2).sum() / counts.sum()))
+        means = sums / counts[..., None]                                          # 0 / 0 is nan
+        weights = weights - 0.1 * (sums.sum(dim=(0, 1)) / counts.sum() if combine is None else combine(means, counts))
+    return list(range(1, num_steps + 1)), losses
+
+
+at_once = toy_losses(None)
+
+# %% [markdown] tags=["exercise"]
+# title: One gradient of many
+# minutes: 20
+# level: 3
+# task: |-
+#   Write `step_gradient(means, counts)`. P processes have computed M micro-batches each. `means[p, m]`, of shape (D,),
+#   is the gradient of the *mean* loss over the tokens that micro-batch m of process p had to predict; `counts[p, m]` is
+#   how many these were. So `means` is (P, M, D), floating, and `counts` (P, M), whole numbers. Return the gradient (D,)
+#   of the mean loss over *all* tokens of the step. A micro-batch without a token has the count 0 and a gradient of nan,
+#   since its mean was 0 / 0; it must not spoil the rest. At least one token was predicted somewhere.
+# right: |-
+#   the losses lie on those of all tokens at once and differ from them in the last digits of a float32 only.
+# hints:
+#   - "Two micro-batches, with 1 and with 3 tokens. Write down the mean over all 4 tokens: what does each mean weigh?"
+#   - |-
+#     The sum over the tokens of a micro-batch is `means * counts[..., None]`. Add these up over both dimensions, and
+#     divide by `counts.sum()`.
+#   - "0 times nan is still nan: `torch.nan_to_num(means)`, or `torch.where`, puts 0 where there was no token."
+# why: |-
+#   A mean over all tokens is the sum over all tokens, divided once. A mean of means weighs a token more if few were
+#   predicted beside it. In random order those are the easy ones, since all the others are known. And it has another
+#   value for each number of processes. So the package never takes means on the way: each process adds up gradients of
+#   *sums*, and all divide by the number of tokens of all processes at the end, when it is known.
+
+# %% tags=["target"]
+right_losses = {"all tokens at once": at_once, "4 processes of 2": toy_losses(checks.check_step_gradient.own)}
+show(loss_overlay(right_losses),
+     alt="Losses of the small problem with all tokens at once and with 4 processes of 2 micro-batches, over each "
+         f"other: from {at_once[1][0]:.2f} to {at_once[1][-1]:.2f}; largest relative difference "
+         f"{furthest(right_losses)['4 processes of 2']:.0e}.",
+     caption="What step_gradient gives when it is right: the same losses, up to rounding.")
+
+# %% tags=["stub"]
+def step_gradient(means, counts):
+    """The gradient (D,) of the mean over all tokens, from means (P, M, D) and their numbers of tokens (P, M)."""
+    ...
+
+
+# %% tags=["solution"]
+def step_gradient(means, counts):
+    """The gradient (D,) of the mean over all tokens, from means (P, M, D) and their numbers of tokens (P, M)."""
+    sums = means.nan_to_num() * counts[..., None]                                 # (P, M, D)
+    return sums.sum(dim=(0, 1)) / counts.sum()
+
+
+# %% tags=["check"]
+step_gradient = checks.check_step_gradient(step_gradient)
+ways = {"all tokens at once": at_once, "step_gradient": toy_losses(step_gradient),
+        "a mean of means": toy_losses(lambda means, counts: means.nanmean(dim=(0, 1)))}
+for way, value in furthest(ways).items():
+    print(f"{way}: losses differ from those of all tokens at once by at most {value:.1e} of their value")
+
+# %% [markdown]
+# The mean of means learns something, too, and its curve looks healthy. Only the comparison shows that it is another
+# training, with another result for every number of processes.
+
+# %% [markdown] tags=["instructor"]
+# **Say:** this mistake has been in well-known training code, because nothing crashes and the loss falls. The test that
+# finds it is the one above: the same data, cut up in two ways, must give the same numbers.
+#
+# **Goes wrong:** students divide by the tokens of each process and add up the results: P times too large. In a real run
+# AdamW hides it, since it does not care how large a gradient is, and so does a clipped norm. The check names it.
+
+# %% [markdown]
 # **If your run stops by itself** (a device is lost, a session ends), the same line with `--resume` goes on from the
 # last complete checkpoint; `--save-every` says how much you may lose.
 
