@@ -57,10 +57,11 @@ class NumberSlider:
         box = ipywidgets.BoundedIntText if whole else ipywidgets.BoundedFloatText
         shared = {"value": value, "min": minimum, "max": maximum, "step": step}
         self.label = label
-        self.box = box(description=label, style=NAMED, layout={"width": "18em"}, **shared)
+        room = f"{max(18, 9 + round(0.55 * len(label)))}em"             # for the whole name and for the number
+        self.box = box(description=label, style=NAMED, layout={"width": room}, **shared)
         self.slider = Range(label=label, layout={"width": "16em"}, **shared)
         self._link = traitlets.link((self.slider, "value"), (self.box, "value"))
-        self.widget = ipywidgets.HBox([self.box, self.slider])
+        self.widget = ipywidgets.HBox([self.box, self.slider], layout={"align_items": "center", "flex_flow": "wrap"})
 
     @property
     def value(self):
