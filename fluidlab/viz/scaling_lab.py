@@ -38,12 +38,14 @@ def fit_picture(points: list[Point], inside: list[str], x: str = "params", *, fl
     every = [getattr(p, x) for p in points]
     line = np.geomspace(min(every), max(every) * reach, 60)
     low, high = law_band(law, sizes, losses, line, floor=floor, bootstrap=bootstrap)
-    missed = {p.size: float(law(getattr(p, x))) / p.value - 1 for p in left}
+    missed = {p.size: float(law(getattr(p, x))) / np.mean([q.value for q in left if q.size == p.size]) - 1
+              for p in left}
     variant = points[0].variant
     said = f"{variant}, fitted to {', '.join(dict.fromkeys(p.size for p in used))}: b = {law.b_interval}"
     said += f", floor {law.c_interval}" if floor else ""
     said += f", R2 {law.r2:.4f}, loss {float(law(line[-1])):.3f} predicted at {line[-1]:.2g} {X_NAMES[x]}"
-    said += "".join(f"; {size}, not fitted, is predicted {error:+.1%} off" for size, error in missed.items())
+    said += "".join(f"; {size}, not fitted, is predicted {abs(error):.1%} too {'low' if error < 0 else 'high'}"
+                    for size, error in missed.items())
     figure = _drawn(variant, x, (sizes, losses), ([getattr(p, x) for p in left], [p.value for p in left]),
                     (line, law(line), low, high))
     return figure_html(figure, alt=f"Validation loss over {X_NAMES[x]} with a law. {said}.",
