@@ -1,4 +1,4 @@
-"""`fluidlab doctor | fit | stats | cache | train | export | sample | evaluate | scale | plan | shards`.
+"""`fluidlab doctor | fit | stats | cache | train | export | sample | evaluate | scale | plan | shards | demo`.
 
 Every command is two functions in a file of this folder: one that adds its options, one that runs it. Mistakes are one
 sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has been saved.
@@ -7,7 +7,7 @@ sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has 
 import argparse
 import sys
 
-from fluidlab.cli import doctor, evaluate, fit, plan, sample, scale, shards, stats, train
+from fluidlab.cli import demo, doctor, evaluate, fit, plan, sample, scale, shards, stats, train
 
 COMMANDS = {
     "doctor": (doctor.add_doctor, doctor.run_doctor),
@@ -21,6 +21,7 @@ COMMANDS = {
     "scale": (scale.add_scale, scale.run_scale),
     "plan": (plan.add_plan, plan.run_plan),
     "shards": (shards.add_shards, shards.run_shards),
+    "demo": (demo.add_demo, demo.run_demo),
 }
 
 

@@ -21,8 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PICTURES = ROOT / "build" / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LOCAL = ("data:", "blob:", "file:", "about:", "http://127.0.0.1:", "ws://127.0.0.1:")
-QUIET = {"@jupyterlab/apputils-extension/notification.jupyterlab-settings":
-         {"fetchNews": "false", "checkForUpdates": False}}
+SETTINGS = {                    # no news from elsewhere, and cells stay in the page when they are scrolled out of sight
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
 
 
 def chromium_path(playwright):
@@ -97,8 +99,8 @@ def jupyter(tmp_path_factory):
     """`jupyter(sources)` writes a notebook of these cells and returns its address in a running JupyterLab."""
     folder = tmp_path_factory.mktemp("jupyter")
     (folder / "notebooks").mkdir()
-    for name, values in QUIET.items():
-        path = folder / "settings" / name
+    for name, values in SETTINGS.items():
+        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(values))
     with socket.socket() as free:
@@ -126,7 +128,7 @@ def jupyter(tmp_path_factory):
         server.wait(30)
 
 
-def wait_for_server(address, server, log, tries=300):
+def wait_for_server(address, server, log, tries=600):
     for _ in range(tries):
         if server.poll() is not None:
             break

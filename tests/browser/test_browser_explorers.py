@@ -5,6 +5,8 @@ import re
 import pytest
 from PIL import Image
 
+TIMEOUT, START = 60_000, 240_000    # milliseconds before a test gives up: for a state, and for all cells to have run
+
 SOURCES = {
     "set up": """
 import torch, fluidlab as fl
@@ -102,14 +104,14 @@ class Cell:
 def lab(visit, jupyter):
     """A notebook with every explorer, run from top to bottom by keyboard."""
     from playwright.sync_api import expect
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=TIMEOUT)
     page = visit()
     page.goto(jupyter([source.strip() for source in SOURCES.values()]))
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=START)
     page.locator(".jp-Cell .cm-content").first.click()
     for _ in SOURCES:
         page.keyboard.press("Shift+Enter")
-    page.locator(".jp-Cell").nth(len(SOURCES) - 1).get_by_role("button", name="Draw").wait_for()
+    expect(page.get_by_role("button", name="Draw", exact=True)).to_be_visible(timeout=START)
     assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").all_inner_texts() == []
     return page
 
