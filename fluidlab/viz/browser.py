@@ -1,9 +1,10 @@
-"""Four controls of our own that live in the browser: a slider, a player, a picture that can be clicked, a tray.
+"""Controls of our own that live in the browser: a slider, a player, a picture that can be clicked, a tray.
 
 ipywidgets' slider and Play have no name that a screen reader could say, and it has neither a picture that tells where
 it was clicked nor things that can be dragged. Each control here is a native HTML element with a few lines of
-JavaScript, and a model of a few traits that Python sees. What to notice: keys that are pressed inside are kept from
-JupyterLab, which would take the arrow keys for its own.
+JavaScript, and a model of a few traits that Python sees. What to notice: JupyterLab hears every key that is pressed in
+a slider, list or button, and takes it for its own: an arrow moves to another cell, "r" turns the cell to raw text, and
+"d" twice deletes it. `KeyGuard` keeps the keys of the box that it stands in.
 
 Where anywidget is missing, ipywidgets' nearest relatives stand in under the same names.
 """
@@ -16,6 +17,19 @@ try:
 except ImportError:                             # an older environment: the course still runs
     anywidget = None
 
+GUARD = """
+function render({ el }) {
+  el.style.display = "none";
+  const keep = (event) => {
+    if (!event.ctrlKey && !event.metaKey && event.key !== "Escape") event.stopPropagation();
+  };
+  const attach = () => el.isConnected ? el.parentElement.addEventListener("keydown", keep)
+                                      : requestAnimationFrame(attach);
+  attach();
+}
+export default { render };
+"""
+
 RANGE = """
 function render({ model, el }) {
   const input = document.createElement("input");
@@ -27,7 +41,6 @@ function render({ model, el }) {
   };
   for (const name of ["min", "max", "step", "value"]) model.on(`change:${name}`, show);
   input.addEventListener("input", () => { model.set("value", Number(input.value)); model.save_changes(); });
-  el.addEventListener("keydown", (event) => event.stopPropagation());
   show();
   el.append(input);
 }
@@ -48,7 +61,6 @@ function render({ model, el }) {
     button.textContent = "pause";
   };
   button.addEventListener("click", () => timer === null ? play() : pause());
-  el.addEventListener("keydown", (event) => event.stopPropagation());
   pause();
   el.append(button);
   return pause;
@@ -116,13 +128,14 @@ function render({ model, el }) {
     if (el.contains(focused)) focused.focus();          // moving an element takes the focus from it
   };
   model.on("change:value", show);
-  el.addEventListener("keydown", (event) => event.stopPropagation());
   show();
 }
 export default { render };
 """
 
 if anywidget is None:
+    KeyGuard = ipywidgets.HTML
+
     def Range(label, **numbers):                                                        # noqa: N802
         return ipywidgets.FloatSlider(readout=False, **numbers)
 
@@ -134,6 +147,11 @@ if anywidget is None:
     class Tray(ipywidgets.SelectMultiple):
         outside = traitlets.Unicode()
 else:
+    class KeyGuard(anywidget.AnyWidget):
+        """Not seen: of the keys that are pressed in its parent JupyterLab hears Escape and those with Control only."""
+
+        _esm = GUARD
+
     class Range(anywidget.AnyWidget):
         """A native range input; numbers outside take the nearest end. The label is what a screen reader says."""
 

@@ -18,7 +18,7 @@ from fluidlab.viz.browser import ClickPicture, Player
 from fluidlab.viz.recording import Recording, record
 from fluidlab.viz.show import figure_html, image_grid, to_array
 from fluidlab.viz.turns import wanted
-from fluidlab.viz.widgets import Explorer, NumberSlider, Picture, textbox
+from fluidlab.viz.widgets import Explorer, NumberSlider, Picture, column, textbox
 
 __all__ = ["OrderPlayer", "Recording", "attention_frame", "film_strip", "frame", "mark", "record", "side_by_side"]
 GAP, LINE = 16, 18                           # pixels between frames, and of the line below each
@@ -197,7 +197,7 @@ class OrderPlayer:
         picture.widget.observe(self._clicked, "spot")
         play = Player(value=0, min=0, max=last, interval=600)
         ipywidgets.jslink((play, "value"), (self.step.slider, "value"))         # the browser plays, also while we draw
-        self.widget = ipywidgets.VBox([self.maker.widget, play, self.step.widget, self.position.widget, picture.widget])
+        self.widget = column(self.maker.widget, play, self.step.widget, self.position.widget, picture.widget)
         self.explorer.refresh()
 
     def _show(self, step: int, position: int) -> str:

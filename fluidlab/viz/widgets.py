@@ -28,7 +28,7 @@ from collections.abc import Callable
 import ipywidgets
 import traitlets
 
-from fluidlab.viz.browser import Range
+from fluidlab.viz.browser import KeyGuard, Range
 from fluidlab.viz.turns import Pace, Turns, wanted
 
 DELAY = 0.15    # seconds that values must be still before a redraw
@@ -93,6 +93,11 @@ def textbox(label, value="", width="36em"):
     """A line of text; its value arrives when the line is left or Enter is pressed."""
     return ipywidgets.Text(description=label, value=value, style=NAMED, continuous_update=False,
                            layout={"width": width})
+
+
+def column(*parts):
+    """Widgets below each other, whose keys JupyterLab does not take."""
+    return ipywidgets.VBox([*parts, KeyGuard()])
 
 
 class Picture:
@@ -163,7 +168,7 @@ class Explorer:
                     control.observe(lambda _: self.ask(), "value")
         rows = [getattr(control, "widget", control) for control in controls.values()]
         buttons = ipywidgets.HBox([*([self.button] if self.button else []), self.cancel, self.status])
-        self.widget = ipywidgets.VBox([*rows, buttons, *([] if picture else [self.picture.widget])])
+        self.widget = column(*rows, buttons, *([] if picture else [self.picture.widget]))
 
     def values(self) -> dict:
         """The controls' values by name."""
