@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fluidlab import EmojiScenes, load_tokenizer
+from fluidlab.cli import main
 from fluidlab.tokenizer.metrics import psnr
 from fluidlab.viz.demo import data_uri, demo_page, states
 from fluidlab.viz.reconstruction_lab import reconstruct_one
@@ -55,3 +56,10 @@ def test_a_picture_in_the_page_is_without_loss():
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     back = Image.open(io.BytesIO(base64.b64decode(data_uri(Image.fromarray(noise)).split(",")[1])))
     assert np.array_equal(np.asarray(back), noise)
+
+
+def test_the_command_writes_the_page(tmp_path, capsys):
+    out = tmp_path / "new" / "demo.html"
+    assert main(["demo", "--out", str(out), "--sizes", "32"]) == 0
+    assert "15 states" in capsys.readouterr().out and out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert main(["demo", "--out", str(out), "--sizes", "33"]) == 2

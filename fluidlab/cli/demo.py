@@ -7,6 +7,7 @@ SCENES = (2, 5)     # of the test split: several objects, and fine outlines
 
 def add_demo(p) -> None:
     p.add_argument("--out", default="build/demo.html", help="the HTML file to write")
+    p.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="pixels a side, multiples of 16")
 
 
 def run_demo(args) -> int:
@@ -17,7 +18,7 @@ def run_demo(args) -> int:
     from fluidlab.viz.demo import demo_page, states
     pictures = {f"scene {i}": (lambda size, i=i: EmojiScenes("test", size, 0)[i]["image"]) for i in SCENES}
     pictures |= {name: (lambda size, name=name: load_photo(name, size)) for name in PHOTOS_HELDOUT}
-    found, sources = states(load_tokenizer("scenes-vq"), load_tokenizer("scenes-vae"), pictures)
+    found, sources = states(load_tokenizer("scenes-vq"), load_tokenizer("scenes-vae"), pictures, args.sizes)
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(demo_page(found, sources), encoding="utf-8")

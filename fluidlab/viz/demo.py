@@ -10,7 +10,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 from PIL import Image
@@ -22,7 +22,6 @@ from fluidlab.viz.plots_tokenizers import WORST_ERROR, error_map
 from fluidlab.viz.reconstruction_lab import heat, reconstruct_one
 from fluidlab.viz.show import to_array
 
-SIZES = (64, 128, 256)                              # pixels a side: 16, 64 and 256 tokens
 LEVELS = ((4096, 4), (256, 2), (16, 1))             # codes and latent channels that are kept, best first
 ERROR_COLORS = 64                                   # of an error map, which then takes a third of the bytes
 
@@ -47,13 +46,13 @@ class State:
     continuous_said: str
 
 
-def states(discrete, continuous, pictures: dict[str, Callable[[int], Tensor]], sizes=SIZES,
+def states(discrete, continuous, pictures: dict[str, Callable[[int], Tensor]], sizes: Iterable[int],
            levels=LEVELS) -> tuple[list[State], dict[str, str]]:
     """All states in the order of a lecture, and their pictures as data URIs.
 
     Args:
         discrete, continuous: tokenizers.  pictures: name -> a function of the size that returns uint8 (3, size, size).
-        levels: (codes, latent channels) that are kept.
+        sizes: pixels a side.  levels: (codes, latent channels) that are kept.
     """
     sources: dict[str, str] = {}
     return list(_walk(discrete, continuous, pictures, sizes, levels, sources)), sources

@@ -90,8 +90,7 @@ class ScalingLab:
                            options=sizes, value=sizes),
             "x": choice("size is counted in", [(X_NAMES[x], x) for x in X_AXES]),
             "floor": checkbox("with a floor"),
-            "reach": NumberSlider("follow the law to so many times the largest size, 10 to the power of", 1.0, 0.0, 4.0,
-                                  0.5),
+            "reach": NumberSlider("beyond the largest size, times 10 to the power of", 1.0, 0.0, 4.0, 0.5),
         }, self.draw, work=lambda floor, **other: (f"floor {floor}", BOOTSTRAP))
         self.explorer.refresh()
 

@@ -44,7 +44,7 @@ display(ScalingLab(points).widget)
 """,
     "prompt": """
 from fluidlab.viz.prompt_box import PromptBox
-display(PromptBox(pipes, "a photo of a dog", num_denoising_steps=1).widget)
+display(PromptBox(pipes, "a photo of a dog", num_denoising_steps=5).widget)
 """,
 }
 
@@ -145,7 +145,7 @@ def test_the_reconstruction_lab_follows_the_keys(cell, picture_folder, tmp_path)
     cell.expect(cell.output.get_by_role("slider", name="zoom")).to_have_value("8")
     Image.new("RGB", (40, 30), "red").save(tmp_path / "mine.png")
     with cell.page.expect_file_chooser() as chooser:
-        cell.go("button", "choose a picture file (0)")
+        cell.go("button", re.compile("choose a picture file"))
         cell.press("Enter")
     chooser.value.set_files(tmp_path / "mine.png")
     cell.shows("^your own file")

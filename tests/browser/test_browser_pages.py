@@ -25,6 +25,15 @@ def test_outputs_of_a_committed_notebook_are_accessible_without_a_network(path, 
     page.context.close()
 
 
+def test_what_is_looked_for_would_be_found(visit, axe, tmp_path):
+    (tmp_path / "page.html").write_text('<html lang="en"><title>a</title><main><img src="http://example.org/a.png">'
+                                        '<input type="range"></main>', encoding="utf-8")
+    page = visit()
+    page.goto((tmp_path / "page.html").as_uri())
+    assert [line.split(":")[0] for line in axe(page)] == ["critical image-alt", "critical label"]
+    assert page.outside == ["http://example.org/a.png"]
+
+
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "demo.html"
