@@ -60,6 +60,6 @@ def test_a_picture_in_the_page_is_without_loss():
 
 def test_the_command_writes_the_page(tmp_path, capsys):
     out = tmp_path / "new" / "demo.html"
-    assert main(["demo", "--out", str(out), "--sizes", "32"]) == 0
+    assert main(["demo", "--out", str(out), "--sizes", "80"]) == 0
     assert "15 states" in capsys.readouterr().out and out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert main(["demo", "--out", str(out), "--sizes", "33"]) == 2
+    assert main(["demo", "--out", str(out), "--sizes", "81"]) == 2

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import sys
+import threading
 
 import ipywidgets
 import pytest
@@ -197,6 +198,30 @@ def test_a_newer_value_ends_a_running_draw(timers):
     assert shown == []
     timers[1].fire()
     assert shown == ["<p>7 whole</p>"]
+
+
+def test_a_draw_that_moves_a_control_gives_way_to_the_draw_of_its_new_value():
+    explorer, shown = slow(lambda explorer: setattr(explorer.controls["scale"], "value", 7)), []
+    explorer.picture.widget.observe(lambda change: shown.append(change["new"]), "value")
+    explorer.controls["scale"].value = 5
+    assert shown == ["<p>7 whole</p>"] and not explorer.turns.busy
+
+
+def test_draws_of_two_threads_take_turns():
+    inside, most = [], []
+
+    def draw(scale):
+        inside.append(scale)
+        most.append(len(inside))
+        inside.remove(scale)
+        return "<p></p>"
+    explorers = [Explorer({"scale": NumberSlider("scale", k, 0, 9)}, draw) for k in range(6)]
+    threads = [threading.Thread(target=explorer.refresh) for explorer in explorers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 6
 
 
 def test_a_slow_draw_is_announced_with_its_seconds():

@@ -20,7 +20,8 @@ h2 { font-size: 1.1em; margin: 0 0 0.2em; }
 p { margin: 0.3em 0; }
 #panels { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1.5vw; }
 figure { margin: 0; }
-img { width: min(100%, 58vh); aspect-ratio: 1; image-rendering: pixelated; display: block; border: 1px solid var(--line); }
+img { width: min(100%, 58vh); aspect-ratio: 1; image-rendering: pixelated; display: block;
+      border: 1px solid var(--line); }
 nav { display: flex; flex-wrap: wrap; gap: 0.5em; margin: 0.5em 0; }
 button { font: inherit; padding: 0.2em 0.8em; color: var(--ink); background: var(--ground);
          border: 2px solid var(--line); border-radius: 0.3em; cursor: pointer; }

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 
-_one_at_a_time = threading.Lock()               # models, matplotlib and warnings are made for one thread
+_one_at_a_time = threading.RLock()              # models, matplotlib and warnings are made for one thread
 _asked: ContextVar[Callable[[], bool]] = ContextVar("asked", default=lambda: True)
 
 
