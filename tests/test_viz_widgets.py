@@ -8,7 +8,7 @@ import threading
 import ipywidgets
 import pytest
 
-from fluidlab.viz import browser
+from fluidlab.viz import browser, turns
 from fluidlab.viz.turns import Pace, wanted
 from fluidlab.viz.widgets import Explorer, NumberSlider, Picture, checkbox, choice, textbox
 
@@ -207,21 +207,21 @@ def test_a_draw_that_moves_a_control_gives_way_to_the_draw_of_its_new_value():
     assert shown == ["<p>7 whole</p>"] and not explorer.turns.busy
 
 
-def test_draws_of_two_threads_take_turns():
-    inside, most = [], []
+def test_while_one_thread_draws_no_other_may_begin():
+    free = []
 
-    def draw(scale):
-        inside.append(scale)
-        most.append(len(inside))
-        inside.remove(scale)
-        return "<p></p>"
-    explorers = [Explorer({"scale": NumberSlider("scale", k, 0, 9)}, draw) for k in range(6)]
-    threads = [threading.Thread(target=explorer.refresh) for explorer in explorers]
-    for thread in threads:
+    def try_to_begin():
+        free.append(turns._one_at_a_time.acquire(blocking=False))
+        if free[-1]:
+            turns._one_at_a_time.release()
+
+    def another_thread():
+        thread = threading.Thread(target=try_to_begin)
         thread.start()
-    for thread in threads:
         thread.join()
-    assert most == [1] * 6
+    slow(lambda explorer: another_thread()).controls["scale"].value = 5
+    another_thread()
+    assert free == [False, True]
 
 
 def test_a_slow_draw_is_announced_with_its_seconds():

@@ -7,7 +7,8 @@ SCENES = (2, 5)     # of the test split: several objects, and fine outlines
 
 def add_demo(p) -> None:
     p.add_argument("--out", default="build/demo.html", help="the HTML file to write")
-    p.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256], help="pixels a side, multiples of 16 from 64 to 256")
+    p.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256],
+                   help="pixels a side, multiples of 16 from 64 to 256")
 
 
 def run_demo(args) -> int:
