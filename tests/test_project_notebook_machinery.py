@@ -1,14 +1,18 @@
 """What builds, runs and cleans notebooks, on small masters of its own."""
 
 import json
+import re
 import subprocess
 import sys
 
+import ipywidgets
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import build
+from fluidlab.viz.browser import ClickPicture, Player, Tray
+from fluidlab.viz.widgets import NumberSlider
 from machinery import editions, install, masters
 from machinery.execute import execute, inject
 from machinery.hygiene import STATE, VIEW, freeze_widgets, problems, renumber
@@ -302,6 +306,18 @@ def test_a_widget_becomes_a_still_of_what_it_showed():
     assert "guidance: 3.0" in box and 'alt="a cat"' in box and "open the notebook in JupyterLab" in box
     assert bar == "<pre>3/3</pre>"
     assert problems(notebook) == []
+
+
+def test_controls_of_our_own_become_stills_too():
+    picture = '<img alt="a cat" src="data:,">'
+    box = ipywidgets.VBox([NumberSlider("guidance", 3.0, 1.0, 9.0, 0.5).widget, ClickPicture(value=picture),
+                           Tray(description="fitted", outside="left out", options=["nano", "mini"], value=["mini"]),
+                           Player(max=3)])
+    notebook = notebook_with(new_output("display_data", {VIEW: {"model_id": box.model_id}}))
+    notebook.metadata["widgets"] = {STATE: ipywidgets.Widget.get_manager_state()}
+    freeze_widgets(notebook)
+    still = notebook.cells[0].outputs[0].data["text/html"]
+    assert re.findall("<div>(.*?)</div>", still) == ["guidance: 3.0", picture, "fitted: mini"]
 
 
 def test_cells_are_numbered_in_order():

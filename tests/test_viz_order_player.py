@@ -12,9 +12,39 @@ from PIL import Image
 
 from fluidlab.sample.generate import generate
 from fluidlab.tokenizer import VAEConfig, VAETokenizer, VQConfig, VQTokenizer
-from fluidlab.viz.order_player import NEW, OrderPlayer, describe, film_strip, frame, record, side_by_side
+from fluidlab.viz.order_player import (
+    GAP,
+    LINE,
+    NEW,
+    OrderPlayer,
+    attention_frame,
+    describe,
+    describe_look,
+    film_strip,
+    frame,
+    look_step,
+    position_at,
+    record,
+    side_by_side,
+)
 
 SMALL = {"width": 16, "encoder_depth": 1, "decoder_depth": 1, "coarse_width": 16}
+
+
+class Letters:
+    """A text encoder of one piece a letter."""
+
+    def __init__(self, dim):
+        self.dim = dim
+
+    def tokenize(self, prompt):
+        return list(prompt)
+
+    def __call__(self, prompts):
+        if not prompts[0]:
+            raise ValueError("this encoder wants words.")
+        features = torch.randn(1, len(prompts[0]), self.dim, generator=torch.Generator())
+        return features, torch.ones(1, len(prompts[0]), dtype=torch.bool)
 
 
 class Pipe:
@@ -26,11 +56,7 @@ class Pipe:
                                                coarse_decoder_depth=1)) if head == "softmax" else
                           VAETokenizer(VAEConfig(**SMALL, coarse_depth=1))).eval()
 
-    def text_encoder(self, prompts):
-        if not prompts[0]:
-            raise ValueError("this encoder wants words.")
-        features = torch.randn(1, len(prompts[0]), self.model.config.text_dim, generator=torch.Generator())
-        return features, torch.ones(1, len(prompts[0]), dtype=torch.bool)
+        self.text_encoder = Letters(self.model.config.text_dim)
 
 
 OPTIONS = dict(num_denoising_steps=2)
@@ -114,3 +140,54 @@ def test_the_button_draws_another_prompt_and_a_mistake_is_told_in_place():
     made.button.click()
     assert "this encoder wants words." in made.explorer.picture.widget.value
     assert "<img" not in made.explorer.picture.widget.value
+
+
+@pytest.mark.parametrize("order", ["raster", "random"])
+def test_a_token_looks_at_words_and_at_known_positions(order):
+    made = record(Pipe(order, "diffusion"), "cat", "title", **OPTIONS)
+    look = made.look(4, 9)
+    assert list(look.words) == ["(null)", "c", "a", "t"] and sum(look.words.values()) == pytest.approx(1, abs=1e-4)
+    assert look.positions.shape == (16,) and 0 < look.positions.sum() <= 1 + 1e-4
+
+
+def test_in_raster_order_nobody_looks_ahead():
+    made = record(Pipe("raster", "diffusion"), "cat", "title", **OPTIONS)
+    for position in (0, 5, 15):
+        shares = made.look(position + 1, position).positions
+        assert (shares[position:] == 0).all() and (shares[:position] > 0).all()
+
+
+def test_attention_is_that_of_the_step_that_drew_the_token():
+    made = record(Pipe("raster", "softmax"), "cat", "raster")
+    assert [look_step(made, step, 3) for step in (0, 2, 3, 4, 16)] == [1, 3, 4, 4, 4]
+    assert "position 3, still unknown, looks at" in describe_look(made, 0, 3)
+    assert "position 3, drawn in step 4, looks at" in describe_look(made, 16, 3)
+    brightest = attention_frame(made, 16, 3).reshape(4, 64, 4, 64, 3).max(axis=(1, 3, 4))      # (row, column)
+    assert brightest[0, :3].min() > brightest[1:].max()                                        # only 0, 1, 2 were known
+
+
+def test_a_click_and_a_typed_number_show_the_attention_of_a_token():
+    made = player()
+    before = made.explorer.picture.widget.value
+    width, height = 2 * 256 + GAP, 256 + LINE
+    made.explorer.picture.widget.spot = [(256 + GAP + 64 * 2 + 10) / width, (64 * 1 + 10) / height]   # right picture
+    assert made.position.value == 6 and "position 6" in made.explorer.picture.widget.value
+    made.explorer.picture.widget.spot = [0.01, (256 + LINE + GAP + 200) / (2 * (256 + LINE) + GAP)]   # second row
+    assert made.position.value == 12
+    made.position.box.value = -1
+    assert made.explorer.picture.widget.value == before
+
+
+def test_a_click_beside_the_frames_is_no_token():
+    recordings = player().recordings
+    assert position_at(recordings, 1, (260 / 528, 0.5)) is None                                # the gap
+    assert position_at(recordings, 1, (0.1, 270 / 274)) is None                                # the line of text
+
+
+def test_cancel_ends_the_recording_and_keeps_the_one_before(monkeypatch):
+    made, kept = player(), []
+    before = made.recordings
+    monkeypatch.setattr("fluidlab.viz.recording.wanted", lambda: kept.append(0) or len(kept) < 3)
+    monkeypatch.setattr("fluidlab.viz.order_player.wanted", lambda: False)
+    made.button.click()
+    assert made.recordings is before and 3 <= len(kept) <= 4        # the second recording ends after its first step

@@ -29,10 +29,12 @@ from fluidlab.viz.reconstruction_lab import (
     OWN_FILE,
     ReconstructionLab,
     code_length,
+    few_codes,
     heat,
     read_upload,
     reconstruct_one,
     spoil,
+    spread_codes,
     view_box,
 )
 from fluidlab.viz.show import figure_html
@@ -50,7 +52,7 @@ def lab():
 
 def set_all(lab, **values):
     start = {"picture": "chelsea", "size": 64, "tokenizer": "continuous", "zoom": 1.0, "x": 50, "y": 50,
-             "errors": True, "step": 0.0, "channels": 4}
+             "errors": True, "step": 0.0, "channels": 4, "code_bits": 3}
     for name, value in {**start, **values}.items():
         lab.explorer.controls[name].value = value
     return lab.explorer.picture.widget.value
@@ -74,6 +76,7 @@ def test_the_numbers_below_the_picture_are_those_of_the_tokenizer(lab):
     assert "4,096 bits in 16 tokens" in set_all(lab)
     assert "48 bits in 16 tokens" in set_all(lab, tokenizer="discrete")         # 16 tokens of log2(8) bits
     assert "2,048 bits" in set_all(lab, channels=2)
+    assert "32 bits in 16 tokens of 4 codes" in set_all(lab, tokenizer="discrete", code_bits=2)
 
 
 def test_an_uploaded_file_is_shown_and_a_broken_one_is_told_of(lab):
@@ -179,3 +182,17 @@ def test_each_vector_is_joined_to_its_code():
     assert [line.get_xydata().tolist() for line in axis.lines if len(line.get_xdata()) == 2] == [
         [[0, 1], [1, 1]], [[4, 4], [5, 5]]]
     assert [text.get_text() for text in axis.texts] == ["0", "1"]
+
+
+def test_few_codes_are_the_nearest_of_those_that_are_kept(lab):
+    vq, image = lab.tokenizers["discrete"], load_photo("chelsea", 64) / 127.5 - 1
+    assert torch.equal(few_codes(vq, image, 8), vq.encode(image[None]))
+    kept = spread_codes(vq, 3)
+    tokens = few_codes(vq, image, 3)
+    assert len(set(kept.tolist())) == 3 and set(tokens.flatten().tolist()) <= set(kept.tolist())
+    asked = vq.features(image[None]).flatten(2)[0].T                            # (N, E)
+    distance = torch.cdist(torch.nn.functional.normalize(asked, dim=1), vq.codebook.codes[kept])
+    assert torch.equal(kept[distance.argmin(dim=1)], tokens[0])
+    for number in (0, 9):
+        with pytest.raises(ValueError, match=f"{number} of 8 codes were asked of a VQTokenizer"):
+            few_codes(vq, image, number)

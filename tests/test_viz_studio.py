@@ -9,7 +9,7 @@ from helpers import variant
 
 from fluidlab.pipeline import FluidPipeline
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer
-from fluidlab.viz.studio import Studio, dial_sheet, heard
+from fluidlab.viz.studio import Studio, around, dial_sheet, heard
 
 SMALL = VAEConfig(width=32, coarse_width=32, encoder_depth=1, decoder_depth=1, coarse_depth=1)
 
@@ -61,7 +61,7 @@ def test_a_moved_slider_draws_another_picture_and_moving_back_the_same(studio, d
 
 
 @pytest.mark.parametrize("dial, value", [("prompt", "two dogs"), ("variant", "raster-diffusion"),
-                                         ("num_inference_steps", 4)])
+                                         ("num_inference_steps", 4), ("sheet", True)])
 def test_other_controls_draw_another_picture_too(studio, dial, value):
     made = explorer(studio)
     first = picture(made.picture.widget.value)
@@ -118,3 +118,31 @@ def test_a_sheet_has_guidance_in_rows_and_temperature_in_columns():
     sheet = dial_sheet(recorded, "a cat", [1, 3], [0, 0.5, 1], seed=5, scale=1, num_denoising_steps=2)
     assert asked == [(g, t, 5) for g in (1, 3) for t in (0, 0.5, 1)]
     assert sheet.height > 2 * 70 - 6 and sheet.width > 3 * 70 - 6
+
+
+def test_the_contact_sheet_is_drawn_around_the_sliders(studio):
+    made = explorer(studio)
+    made.controls["guidance_scale"].value = 12.0
+    made.controls["sheet"].value = True
+    assert "6 pictures of one seed" in made.picture.widget.value                      # 2 guidances, 3 temperatures
+    assert around(3.0, 0.0, 12.0) == [1.5, 3.0, 7.5] and around(0.0, 0.0, 2.0) == [0.0, 1.0]
+
+
+def test_the_work_of_a_draw_grows_with_its_steps(studio):
+    few = studio.work("raster-diffusion", None, 5, False)
+    assert few == ("raster-diffusion", 16 * 5 * 2)
+    assert studio.work("random-diffusion", 4, 50, True) == ("random-diffusion", 4 * 50 * 9)
+
+
+def test_cancel_ends_the_sampling_itself(studio, monkeypatch):
+    made, steps, pipe = explorer(studio), [], studio.pipelines["random-diffusion"]
+    sample = pipe.model.head.sample
+
+    def counted(*args, **options):
+        steps.append(0)
+        if len(steps) == 3:
+            made.cancel.click()
+        return sample(*args, **options)
+    monkeypatch.setattr(pipe.model.head, "sample", counted)
+    made.controls["seed"].value = 9
+    assert len(steps) == 3 and "Cancelled" in made.picture.widget.value

@@ -11,6 +11,7 @@ from fluidlab.data.scenes import EmojiScenes
 from fluidlab.viz.plots_welcome import filling_steps, scene_boxes, two_by_two
 from fluidlab.viz.prompt_box import NUM_IMAGES, PromptBox, draw_prompt
 from fluidlab.viz.show import figure_html
+from fluidlab.viz.turns import wanted
 
 
 def fake_pipeline(calls):
@@ -45,7 +46,7 @@ def press(box, **values):
 def test_only_the_button_draws(box):
     box.explorer.controls["prompt"].value = "a dog"
     assert box.calls == []
-    assert "random-diffusion" in press(box) and box.calls == [("a dog", 0, {"guidance_scale": 3.0})]
+    assert "random-diffusion" in press(box) and box.calls == [("a dog", 0, {"guidance_scale": 3.0, "on_step": wanted})]
 
 
 def test_prompt_variant_and_seed_change_the_picture(box):

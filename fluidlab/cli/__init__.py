@@ -7,7 +7,7 @@ sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has 
 import argparse
 import sys
 
-from fluidlab.cli import bench, doctor, evaluate, fit, plan, sample, scale, shards, stats, train, verify_online
+from fluidlab.cli import bench, demo, doctor, evaluate, fit, plan, sample, scale, shards, stats, train, verify_online
 
 COMMANDS = {
     "doctor": (doctor.add_doctor, doctor.run_doctor),
@@ -23,6 +23,7 @@ COMMANDS = {
     "shards": (shards.add_shards, shards.run_shards),
     "bench": (bench.add_bench, bench.run_bench),
     "verify-online": (verify_online.add_verify_online, verify_online.run_verify_online),
+    "demo": (demo.add_demo, demo.run_demo),
 }
 
 

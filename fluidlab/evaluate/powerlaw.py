@@ -56,13 +56,30 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: boo
     law = _fit(n, y, floor)
     if not bootstrap:
         return law
-    random, predicted = np.random.default_rng(seed), np.log(law(n))
-    residuals = np.log(y) - predicted
-    residuals *= np.sqrt(len(n) / max(1, len(n) - (3 if floor else 2)))                # the fit has used some up
-    again = [_fit(n, np.exp(predicted + random.choice(residuals, len(n))), floor) for _ in range(bootstrap)]
+    again = _fitted_again(law, n, y, floor, bootstrap, seed)
     between = {name: np.percentile([getattr(f, name) for f in again], [2.5, 97.5]) for name in ("b", "c")}
     return dataclasses.replace(law, b_interval=Interval(law.b, *map(float, between["b"])),
                                c_interval=Interval(law.c, *map(float, between["c"])))
+
+
+def law_band(law: PowerLaw, sizes: Sequence[float], losses: Sequence[float], at: np.ndarray, *, floor: bool = False,
+             bootstrap: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Between which losses the fits to residuals drawn anew lie, 95 % of them: lower and upper bound at sizes `at`.
+
+    Args:
+        law: of `fit_power_law` for the same sizes, losses, floor, bootstrap and seed, so that the fits are the same.
+    """
+    n, y = (np.asarray(values, dtype=float) for values in (sizes, losses))
+    lines = [again(at) for again in _fitted_again(law, n, y, floor, bootstrap, seed)]
+    low, high = np.percentile(lines, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def _fitted_again(law: PowerLaw, n: np.ndarray, y: np.ndarray, floor: bool, times: int, seed: int) -> list[PowerLaw]:
+    random, predicted = np.random.default_rng(seed), np.log(law(n))
+    residuals = np.log(y) - predicted
+    residuals *= np.sqrt(len(n) / max(1, len(n) - (3 if floor else 2)))                # the fit has used some up
+    return [_fit(n, np.exp(predicted + random.choice(residuals, len(n))), floor) for _ in range(times)]
 
 
 def _fit(n: np.ndarray, y: np.ndarray, floor: bool) -> PowerLaw:

@@ -1,15 +1,12 @@
 """The order player: scrub through the making of an image, step by step, one picture for each variant.
 
-`record` watches `generate` through `on_step` and keeps every intermediate state; `frame` turns a state into a picture;
-`OrderPlayer` puts a slider, a Play button and a number box around them. Only the last knows ipywidgets.
-
-What to notice: a decoder needs a token at every position, also where none is known yet. There it is given the token of
-blank paper, and the patch is hatched so that nobody takes the filling for the model's work. As the decoder mixes
-neighbours, a known patch still changes a little when the one beside it becomes known.
+`record` (of `recording.py`) keeps every state of a generation; `frame` turns a state into a picture, `attention_frame`
+darkens it where one token does not look, and `OrderPlayer` puts a slider, a play button and number boxes around them.
+Only the last knows widgets. What to notice: a patch that is not known yet is hatched, so that nobody takes its filling
+for the model's work.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import ipywidgets
 import numpy as np
@@ -17,64 +14,16 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from fluidlab.sample.generate import generate
+from fluidlab.viz.browser import ClickPicture, Player
+from fluidlab.viz.recording import Recording, record
 from fluidlab.viz.show import figure_html, image_grid, to_array
-from fluidlab.viz.widgets import Explorer, NumberSlider, textbox
+from fluidlab.viz.turns import wanted
+from fluidlab.viz.widgets import Explorer, NumberSlider, Picture, column, textbox
 
-PAPER = 0.8                                  # brightness of blank paper in [-1, 1], about that of a scene's background
+__all__ = ["OrderPlayer", "Recording", "attention_frame", "film_strip", "frame", "mark", "record", "side_by_side"]
+GAP, LINE = 16, 18                           # pixels between frames, and of the line below each
+NONE = -1                                    # the position that stands for "no token chosen"
 NEW, HATCH, UNKNOWN = "#D55E00", "#8a8a8a", "#c8c8c8"
-
-
-@dataclass(frozen=True)
-class Recording:
-    """All states of one generation, from nothing known to everything.
-
-    Args:
-        title: what stands above its pictures.  pixels: (T+1, 3, H, W) in [-1, 1], decoded after 0 .. T steps.
-        unknown: (T+1, N) bool.  new: (T+1, N) bool, filled in the last step; none in state 0.
-    """
-
-    title: str
-    pixels: Tensor
-    unknown: Tensor
-    new: Tensor
-
-    @property
-    def num_steps(self) -> int:
-        return len(self.pixels) - 1
-
-    def at(self, step: int) -> int:
-        """The state after `step` steps; a generation that ended earlier stays at its end."""
-        return min(step, self.num_steps)
-
-
-@torch.no_grad()
-def record(pipe, prompt: str, title: str, seed: int = 0, **options) -> Recording:
-    """Draw one image and keep what stood there after every step.
-
-    Args:
-        pipe: a `FluidPipeline`.  prompt: one text.  title: of the recording.  options: of `generate`.
-    """
-    features, mask = pipe.text_encoder([prompt])
-    tokens, unknown = [], [torch.ones(pipe.model.config.seq_len, dtype=torch.bool)]
-
-    def keep(step):
-        tokens.append(step.tokens[0].clone())
-        unknown.append(step.unknown[0].clone())
-    generate(pipe.model, features, mask, generator=[torch.Generator().manual_seed(seed)], on_step=keep, **options)
-    unknown = torch.stack(unknown)                                                        # (T+1, N)
-    tokens = torch.stack([tokens[0], *tokens])                                            # (T+1, N) or (T+1, N, C)
-    pixels = pipe.tokenizer.decode(_with_paper(pipe.tokenizer, tokens, unknown))          # (T+1, 3, H, W)
-    new = torch.cat([torch.zeros_like(unknown[:1]), unknown[:-1] & ~unknown[1:]])         # (T+1, N)
-    return Recording(title, pixels, unknown, new)
-
-
-def _with_paper(tokenizer, tokens: Tensor, unknown: Tensor) -> Tensor:
-    """The tokens of blank paper wherever none is known."""
-    side = int(tokens.shape[1] ** 0.5) * tokenizer.patch_size
-    paper = tokenizer.encode(torch.full((1, 3, side, side), PAPER))                       # (1, N) or (1, N, C)
-    chosen = unknown.view(*unknown.shape, *[1] * (tokens.ndim - 2))
-    return torch.where(chosen, paper, tokens)
 
 
 def frame(recording: Recording, step: int, scale: int = 4) -> np.ndarray:
@@ -88,6 +37,34 @@ def frame(recording: Recording, step: int, scale: int = 4) -> np.ndarray:
     """
     state = recording.at(step)
     return mark(recording.pixels[state], recording.unknown[state], recording.new[state], scale)
+
+
+def look_step(recording: Recording, step: int, position: int) -> int:
+    """In which pass to see a position look, 1 to T: the one that drew it, or the next while it is unknown."""
+    drawn = int(recording.new[:, position].int().argmax())
+    return min(drawn, recording.at(step) + 1)
+
+
+def attention_frame(recording: Recording, step: int, position: int, scale: int = 4) -> np.ndarray:
+    """The state that a position looked at, dark where it did not look; the position itself outlined.
+
+    Args:
+        step, scale: as for `frame`.  position: 0 .. N-1.
+
+    Returns:
+        numpy uint8 (scale H, scale W, 3).
+    """
+    seen = look_step(recording, step, position)
+    shares = recording.look(seen, position).positions                                         # (N,)
+    picture = Image.fromarray(mark(recording.pixels[seen - 1], recording.unknown[seen - 1], None, scale))
+    side = int(len(shares) ** 0.5)
+    light = Image.fromarray((shares / shares.max().clamp(min=1e-9)).view(side, side).numpy())
+    light = np.asarray(light.resize(picture.size, Image.Resampling.NEAREST))[..., None]       # (scale H, scale W, 1)
+    shaded = Image.fromarray((np.asarray(picture) * (0.15 + 0.85 * light)).astype(np.uint8))
+    patch = picture.width // side
+    x, y = position % side * patch, position // side * patch
+    ImageDraw.Draw(shaded).rectangle([x, y, x + patch - 1, y + patch - 1], outline=NEW, width=max(2, scale))
+    return np.asarray(shaded)
 
 
 def mark(image: Tensor, unknown: Tensor, new: Tensor | None = None, scale: int = 4) -> np.ndarray:
@@ -144,47 +121,96 @@ def film_strip(recording: Recording, steps: list[int] | None = None,
     return [frame(recording, step, scale) for step in steps], titles
 
 
-def side_by_side(recordings: list[Recording], step: int) -> str:
-    """All recordings after the same number of steps, as HTML with alternative text."""
+def describe_look(recording: Recording, step: int, position: int) -> str:
+    """In words: where a position looks, the strongest three words and positions first."""
+    seen = look_step(recording, step, position)
+    look = recording.look(seen, position)
+    words = sorted(look.words.items(), key=lambda item: -item[1])[:3]
+    places = look.positions.topk(min(3, len(look.positions)))
+    told = [f"{word} {share:.0%}" for word, share in words]
+    told += [f"position {n} {share:.0%}" for n, share in zip(places.indices.tolist(), places.values.tolist(),
+                                                             strict=True) if share > 0]
+    when = f"drawn in step {seen}" if recording.new[seen, position] else "still unknown"
+    return f"{recording.title}: position {position}, {when}, looks at {', '.join(told)}"
+
+
+def side_by_side(recordings: list[Recording], step: int, position: int = NONE) -> str:
+    """All recordings after the same number of steps, as HTML with alternative text.
+
+    Args:
+        position: a second row shows where it looks; -1 for none.
+    """
     frames = [frame(recording, step) for recording in recordings]
     titles = [f"{r.title}: {int(r.unknown[r.at(step)].sum())} unknown" for r in recordings]
     told = ". ".join(describe(recording, step) for recording in recordings)
-    return figure_html(image_grid(frames, titles=titles, scale=1, gap=16),
-                       alt=f"After step {step}. {told}. Unknown patches are hatched, new ones outlined.",
-                       caption=f"After step {step}: hatched is unknown, outlined is new.")
+    caption = f'"{recordings[0].prompt}" after step {step}: hatched is unknown, outlined is new.'
+    if position != NONE:
+        looks = ". ".join(describe_look(recording, step, position) for recording in recordings)
+        frames += [attention_frame(recording, step, position) for recording in recordings]
+        titles += [f"where position {position} looks" for _ in recordings]
+        told, caption = f"{told}. Below, the attention of one token. {looks}", f"{caption} Below: {looks}."
+    grid = image_grid(frames, titles=titles, columns=len(recordings), scale=1, gap=GAP)
+    return figure_html(grid, alt=f"After step {step}. {told}. Unknown patches are hatched, new ones outlined.",
+                       caption=caption)
+
+
+def position_at(recordings: list[Recording], rows: int, spot: tuple[float, float]) -> int | None:
+    """Which token of `side_by_side`'s picture lies at a spot.
+
+    Args:
+        rows: of frames, 1 or 2.  spot: (x, y) from 0 to 1.
+
+    Returns:
+        Its position, or None between frames and on the lines of text.
+    """
+    height, width = (4 * side for side in recordings[0].pixels.shape[-2:])
+    columns = int(recordings[0].unknown.shape[1] ** 0.5)
+    x = spot[0] * (len(recordings) * (width + GAP) - GAP) % (width + GAP)
+    y = spot[1] * (rows * (height + LINE + GAP) - GAP) % (height + LINE + GAP)
+    if x >= width or y >= height:
+        return None
+    return int(y / height * columns) * columns + int(x / width * columns)
 
 
 class OrderPlayer:
-    """Recordings of the same prompt side by side, with a step to choose, to type or to play.
+    """Recordings of the same prompt side by side, with a step to choose, to type or to play, and a token to click.
 
     Args:
         draw: (prompt, seed) -> the recordings; called at once, and again when the "draw" button is pressed.
         prompt, seed: of the first pictures.
 
     Attributes:
-        recordings: what is shown.  step: a `NumberSlider`.  explorer: draws a step.  prompt, seed, button: what to
-        draw.  widget: what to `display`.
+        recordings: what is shown.  step, position: `NumberSlider`s; position -1 shows no attention.  explorer: draws
+        a step.  maker: draws a prompt.  prompt, seed, button: the maker's.  widget: what to `display`.
     """
 
     def __init__(self, draw: Callable[[str, int], list[Recording]], prompt: str, seed: int = 0):
         self._draw, self.recordings = draw, draw(prompt, seed)
-        last = max(recording.num_steps for recording in self.recordings)
+        last, (N, *_) = max(r.num_steps for r in self.recordings), self.recordings[0].unknown.shape[1:]
         self.prompt, self.seed = textbox("prompt", prompt), NumberSlider("seed", seed, 0, max(seed, 999), 1)
         self.step = NumberSlider("step", last // 3, 0, last, 1)
-        self.explorer = Explorer({"step": self.step}, lambda step: side_by_side(self.recordings, step))
-        self.button = ipywidgets.Button(description="draw", tooltip="draw this prompt with this seed")
-        self.button.on_click(lambda _: self.draw())
-        play = ipywidgets.Play(value=0, min=0, max=last, interval=600)
+        self.position = NumberSlider("show the attention of position (-1: none)", NONE, NONE, N - 1, 1)
+        picture = Picture(ClickPicture())
+        self.explorer = Explorer({"step": self.step, "position": self.position}, self._show, picture=picture)
+        self.maker = Explorer({"prompt": self.prompt, "seed": self.seed}, self._make, button="draw", picture=picture)
+        self.button = self.maker.button
+        picture.widget.observe(self._clicked, "spot")
+        play = Player(value=0, min=0, max=last, interval=600)
         ipywidgets.jslink((play, "value"), (self.step.slider, "value"))         # the browser plays, also while we draw
-        self.widget = ipywidgets.VBox([ipywidgets.HBox([self.prompt, self.button]), self.seed.widget, play,
-                                       self.explorer.widget])
+        self.widget = column(self.maker.widget, play, self.step.widget, self.position.widget, picture.widget)
         self.explorer.refresh()
 
-    def draw(self) -> None:
-        """Record the prompt in its box with its seed; a mistake is shown in the picture's place."""
-        self.explorer.picture.say(f"Drawing {self.prompt.value!r} ...")
-        try:
-            self.recordings = self._draw(self.prompt.value, self.seed.value)
-        except Exception as error:              # in a callback nobody else would see it
-            return self.explorer.picture.fail(error)
-        self.explorer.refresh()
+    def _show(self, step: int, position: int) -> str:
+        return side_by_side(self.recordings, step, position)
+
+    def _make(self, prompt: str, seed: int) -> str:
+        recordings = self._draw(prompt, seed)
+        if wanted():
+            self.recordings = recordings
+        return self._show(self.step.value, self.position.value)
+
+    def _clicked(self, change) -> None:
+        rows = 1 if self.position.value == NONE else 2
+        position = position_at(self.recordings, rows, change["new"])
+        if position is not None:
+            self.position.value = position

@@ -231,9 +231,9 @@ def temperature_explorer(draw_tokens: Callable[[str, str, float], Tensor], data:
         An `Explorer` with its first picture drawn; `display(explorer.widget)`.
     """
     def draw(temperature: float, shape: str) -> str:
-        figure, axes = plt.subplots(1, 3, figsize=(8.0, 3.0))
+        figure = Figure(figsize=(8.0, 3.0))     # not pyplot's, which would show it below a cell that ends meanwhile
         gaps = []
-        for ax, head in zip(axes, ("softmax", "diffusion", "flow"), strict=True):
+        for ax, head in zip(figure.subplots(1, 3), ("softmax", "diffusion", "flow"), strict=True):
             tokens = draw_tokens(head, shape, temperature)
             gaps.append(f"{head} {chamfer(tokens, data[shape]):.3f}")
             ax.scatter(data[shape][:, 0], data[shape][:, 1], s=2, color="#CCCCCC", linewidths=0)

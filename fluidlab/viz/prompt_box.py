@@ -9,6 +9,7 @@ import html
 
 from fluidlab.viz.show import figure_html, image_grid
 from fluidlab.viz.studio import heard
+from fluidlab.viz.turns import wanted
 from fluidlab.viz.widgets import Explorer, NumberSlider, choice, textbox
 
 NUM_IMAGES = 4      # with seeds of their own, since one picture tells little about a model
@@ -27,7 +28,8 @@ def draw_prompt(pipeline, name: str, prompt: str, seed: int, **options) -> str:
     Returns:
         HTML of the pictures in a row, and below them each warning.
     """
-    output, notes = heard(lambda: pipeline(prompt, seed=seed, num_images_per_prompt=NUM_IMAGES, **options))
+    output, notes = heard(lambda: pipeline(prompt, seed=seed, num_images_per_prompt=NUM_IMAGES, on_step=wanted,
+                                            **options))
     said = repr(prompt) if prompt.strip() else "no text"
     figure = figure_html(image_grid(output.pixels, scale=SCALE), alt=f"{NUM_IMAGES} pictures by {name} for {said}.",
                          caption=f"{name}, {said}, seeds {seed} to {seed + NUM_IMAGES - 1}")
@@ -57,7 +59,7 @@ class PromptBox:
             "prompt": textbox("prompt", prompt),
             "variant": choice("variant", list(pipelines), list(pipelines)[-1]),
             "seed": NumberSlider("seed", 0, 0, 999),
-        }, self.draw, button="Draw")
+        }, self.draw, button="Draw", work=lambda variant, **other: (variant, NUM_IMAGES))
 
     @property
     def widget(self):
@@ -66,5 +68,4 @@ class PromptBox:
 
     def draw(self, prompt: str, variant: str, seed: int) -> str:
         """The HTML for one state of the controls."""
-        self.explorer.picture.say(f"{variant} is drawing ...")
         return draw_prompt(self.pipelines[variant], variant, prompt, seed, **self.options)

@@ -1,10 +1,11 @@
 """The reconstruction lab: put a picture through a tokenizer, spoil its tokens, and look closely at what comes back.
 
-`spoil`, `code_length` and `draw` are plain functions of values; `ReconstructionLab` only connects them to controls.
-What to notice: a continuous token can be made worse by any amount, so quality has a dial; a discrete one is a code or
-another code.
+`spoil`, `few_codes`, `code_length` and `draw` are plain functions of values; `ReconstructionLab` only connects them to
+controls. What to notice: a continuous token can be made worse by any amount, so quality has a dial; a discrete one is a
+code or another code, and all that can be taken from it is codes to choose from.
 """
 
+import functools
 import io
 import math
 
@@ -13,6 +14,7 @@ import matplotlib
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from fluidlab.data.photos import image_to_tensor
 from fluidlab.tokenizer.metrics import psnr, ssim
@@ -47,6 +49,39 @@ def spoil(tokens: Tensor, step: float = 0.0, channels: int | None = None, latent
     kept = torch.arange(tokens.shape[-1]) % latent_channels < channels              # (C,)
     tokens = tokens * kept                                                          # (B, N, C)
     return tokens if step == 0 else torch.round(tokens / step) * step               # (B, N, C)
+
+
+@functools.lru_cache(maxsize=16)
+def spread_codes(tokenizer, number: int, rounds: int = 15) -> Tensor:
+    """Which codes (number,) stand for all of them best: each the nearest to a centre that k-means found on the sphere.
+
+    Args:
+        tokenizer: discrete, with a `codebook` of unit vectors.  number: 1 to its size.  rounds: of k-means.
+    """
+    codes = tokenizer.codebook.codes                                                # (V, E)
+    centres = codes[:number]                                                        # in no order, so a random choice
+    for _ in range(rounds):
+        nearest = (codes @ centres.T).argmax(dim=1)                                 # (V,)
+        centres = F.normalize(torch.zeros_like(centres).index_add(0, nearest, codes), dim=1)
+    return (centres @ codes.T).argmax(dim=1)                                        # (number,)
+
+
+@torch.no_grad()
+def few_codes(tokenizer, image: Tensor, number: int) -> Tensor:
+    """Tokens (1, N) of one picture (3, H, W), if only so many codes may be chosen.
+
+    Raises:
+        ValueError: a tokenizer that does not show its codes, or more codes than it has.
+    """
+    size = tokenizer.codebook_size
+    if number == size:
+        return tokenizer.encode(image[None])
+    if not 1 <= number < size or not hasattr(tokenizer, "codebook"):
+        raise ValueError(f"{number} of {size} codes were asked of a {type(tokenizer).__name__}; a VQTokenizer can do "
+                         f"with 1 to all of its codes, any other tokenizer only with all.")
+    kept = spread_codes(tokenizer, number)                                          # (number,)
+    asked = tokenizer.features(image[None]).flatten(2).transpose(1, 2)              # (1, N, E)
+    return kept[(asked @ tokenizer.codebook.codes[kept].T).argmax(dim=-1)]          # (1, N)
 
 
 def code_length(tokens: Tensor, step: float) -> Tensor:
@@ -87,18 +122,24 @@ def heat(errors: Tensor) -> torch.Tensor:
     return torch.from_numpy(colors[..., :3].copy()).permute(2, 0, 1)                                  # (3, H, W)
 
 
-def reconstruct_one(tokenizer, image: Tensor, step: float = 0.0, channels: int | None = None) -> tuple[Tensor, float]:
-    """One picture (3, H, W) in [-1, 1] through a tokenizer, its tokens spoiled on the way if they are continuous.
+def reconstruct_one(tokenizer, image: Tensor, step: float = 0.0, channels: int | None = None,
+                    codes: int | None = None) -> tuple[Tensor, float]:
+    """One picture (3, H, W) in [-1, 1] through a tokenizer, its tokens spoiled on the way.
+
+    Args:
+        step, channels: of `spoil`, for continuous tokens.  codes: how many may be chosen from; None for all.
 
     Returns:
-        The reconstruction (3, H, W) and its bits: N log2(V) for codes; the code length of rounded numbers; 16 bits a
-        number, as float16 stores them, where nothing was rounded.
+        The reconstruction (3, H, W) and its bits: N log2(codes) for codes; the code length of rounded numbers; 16 bits
+        a number, as float16 stores them, where nothing was rounded.
     """
-    tokens = tokenizer.encode(image[None])
     grid = tuple(side // tokenizer.patch_size for side in image.shape[-2:])
     if tokenizer.kind == "discrete":
-        bits = tokens.numel() * math.log2(tokenizer.codebook_size)
+        codes = codes or tokenizer.codebook_size
+        tokens = few_codes(tokenizer, image, codes)
+        bits = tokens.numel() * math.log2(codes)
     else:
+        tokens = tokenizer.encode(image[None])
         latent_channels = tokenizer.token_dim // 4
         tokens = spoil(tokens, step, channels, latent_channels)
         kept = torch.arange(tokens.shape[-1]) % latent_channels < (channels or latent_channels)
@@ -142,6 +183,8 @@ class ReconstructionLab:
                              "at least one of each.")
         self.tokenizers, self.pictures = tokenizers, pictures
         self.fallback = fallback or list(pictures)[-1]
+        books = [t.codebook_size for t in tokenizers.values() if t.kind == "discrete"]
+        most = round(math.log2(max(books, default=2)))
         self.upload = ipywidgets.FileUpload(accept="image/*", description="choose a picture file",
                                             layout={"width": "max-content"})
         self.explorer = Explorer({
@@ -155,9 +198,8 @@ class ReconstructionLab:
             "errors": checkbox("error map", True),
             "step": NumberSlider("rounding step (continuous), 0 = none", 0.0, 0.0, 4.0, 0.1),
             "channels": NumberSlider("latent channels kept (continuous)", 4, 1, 4),
-        }, self.draw)
-        for name in ("step", "channels"):
-            self.explorer.controls[name].box.layout.width = "24em"
+            "code_bits": NumberSlider("codes kept (discrete), 2 to the power of", most, 1, most),
+        }, self.draw, work=lambda size, tokenizer, **other: (tokenizer, size * size))
         self.upload.observe(lambda _: self._show_own(), "value")
 
     @property
@@ -177,11 +219,12 @@ class ReconstructionLab:
             return f"no file yet, so {self.fallback}", self.pictures[self.fallback](size) / 127.5 - 1
         return picture, self.pictures[picture](size) / 127.5 - 1
 
-    def draw(self, picture, upload, size, tokenizer, zoom, x, y, errors, step, channels) -> str:
+    def draw(self, picture, upload, size, tokenizer, zoom, x, y, errors, step, channels, code_bits) -> str:
         """The HTML of one state of the controls."""
         name, image = self.image(picture, size, upload)
         chosen = self.tokenizers[tokenizer]
-        result, bits = reconstruct_one(chosen, image, step, channels)
+        codes = min(2**code_bits, chosen.codebook_size) if chosen.kind == "discrete" else None
+        result, bits = reconstruct_one(chosen, image, step, channels, codes)
         box = view_box(size, zoom, x, y)
         quality, likeness = psnr(image[None], result[None]).item(), ssim(image[None], result[None]).item()
         panels = {"original": crop(image, box), tokenizer: crop(result, box)}
@@ -191,6 +234,7 @@ class ReconstructionLab:
                           scale=max(1, round(PANEL / (box[2] - box[0]))))
         tokens = (size // chosen.patch_size) ** 2
         said = f"PSNR {quality:.2f} dB, SSIM {likeness:.3f}, {bits:,.0f} bits in {tokens} tokens"
+        said += f" of {codes:,} codes" if codes else ""
         legend = f" Error map: black is equal, pale yellow is {WORST_ERROR:.0f} of 255 levels or more."
         return figure_html(grid, alt=f"{name}: original beside its {tokenizer} reconstruction. {said}.",
                            caption=f"{name}, whole picture: {said}.{legend if errors else ''}")

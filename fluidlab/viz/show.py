@@ -8,6 +8,7 @@ JupyterLab and by nbconvert. One colour, line and marker per variant hold throug
 import base64
 import html
 import io
+import struct
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -187,9 +188,10 @@ def figure_html(picture, alt, caption=None):
     """
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError(f"The alt text is {alt!r}; every picture needs a sentence that says what it shows.")
-    source = base64.b64encode(png_bytes(picture)).decode()
-    image = (f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{source}" '
-             'style="max-width:100%;height:auto">')
+    png = png_bytes(picture)
+    width, height = struct.unpack(">II", png[16:24])       # with them the page does not jump when a picture changes
+    image = (f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{base64.b64encode(png).decode()}" '
+             f'width="{width}" height="{height}" style="max-width:100%;height:auto">')
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return f'<figure style="margin:0.5em 0">{image}{below}</figure>'
 

@@ -9,32 +9,37 @@
     display(explorer.widget)
 
 `NumberSlider` is a slider paired with a named number box; `choice`, `checkbox` and `textbox` are ipywidgets with names
-that are not cut off; `Picture` is an `ipywidgets.HTML` whose content is replaced as a whole, because an Output area
-flickers; `Explorer` calls `draw` with the values of its controls and puts the HTML in place. What to notice: a slider
-that is dragged sends dozens of values, and a draw may take a second. So a change only asks for a redraw; it comes when
-the values have been still for a moment, with the latest of them, once. A mistake is shown as one sentence in the
-picture's place, with the picture before it gone, so that no picture is taken for an answer that it is not.
+that are not cut off; `Picture` is one piece of HTML that is replaced as a whole, because an Output area flickers;
+`Explorer` calls `draw` with the values of its controls and puts the HTML in place. What to notice: a slider that is
+dragged sends dozens of values, and a draw may take seconds. So a change only asks for a redraw; it comes when the
+values have been still for a moment, with the latest of them, once, in a thread beside the kernel's (`turns.py`). A
+newer value ends a running draw, and so does the cancel button. A mistake is shown as one sentence in the picture's
+place, with the picture before it gone, so that no picture is taken for an answer that it is not.
 
-Knows no model. With `button=` nothing is drawn until it is pressed: for draws that take seconds. A draw that wants to
-show its progress calls `explorer.picture.html(...)` while it works.
+Knows no model. With `button=` nothing is drawn until it is pressed. A draw that takes seconds asks `turns.wanted()`
+on the way, or it can be cancelled only in name.
 """
 
 import asyncio
 import html
+import time
 from collections.abc import Callable
 
 import ipywidgets
 import traitlets
 
+from fluidlab.viz.browser import KeyGuard, Range
+from fluidlab.viz.turns import Pace, Turns, wanted
+
 DELAY = 0.15    # seconds that values must be still before a redraw
+SLOW = 2.0      # seconds from which a draw is announced
 NAMED = {"description_width": "initial"}   # the default cuts a description after about 10 letters
 
 
 class NumberSlider:
     """A number that can be dragged or typed: a slider and a number box that always agree.
 
-    Whole numbers if value, minimum, maximum and step are all `int`, else floats. The box carries the name, since an
-    ipywidgets slider has none that a screen reader could say.
+    Whole numbers if value, minimum, maximum and step are all `int`, else floats.
 
     Args:
         label: the name, shown and read out.
@@ -49,14 +54,14 @@ class NumberSlider:
             raise ValueError(f"{label} got value {value}, range {minimum} to {maximum} and step {step}; the value must "
                              "lie in a range that is not empty, and the step be above 0.")
         whole = all(isinstance(number, int) for number in (value, minimum, maximum, step))
-        box, slider = ((ipywidgets.BoundedIntText, ipywidgets.IntSlider) if whole else
-                       (ipywidgets.BoundedFloatText, ipywidgets.FloatSlider))
+        box = ipywidgets.BoundedIntText if whole else ipywidgets.BoundedFloatText
         shared = {"value": value, "min": minimum, "max": maximum, "step": step}
         self.label = label
-        self.box = box(description=label, style=NAMED, layout={"width": "18em"}, **shared)
-        self.slider = slider(readout=False, layout={"width": "16em"}, **shared)
+        room = f"{max(18, 9 + round(0.55 * len(label)))}em"             # for the whole name and for the number
+        self.box = box(description=label, style=NAMED, layout={"width": room}, **shared)
+        self.slider = Range(label=label, layout={"width": "16em"}, **shared)
         self._link = traitlets.link((self.slider, "value"), (self.box, "value"))
-        self.widget = ipywidgets.HBox([self.box, self.slider])
+        self.widget = ipywidgets.HBox([self.box, self.slider], layout={"align_items": "center", "flex_flow": "wrap"})
 
     @property
     def value(self):
@@ -90,11 +95,20 @@ def textbox(label, value="", width="36em"):
                            layout={"width": width})
 
 
-class Picture:
-    """A place for one picture: an `ipywidgets.HTML` that is replaced as a whole."""
+def column(*parts):
+    """Widgets below each other, whose keys JupyterLab does not take."""
+    return ipywidgets.VBox([*parts, KeyGuard()])
 
-    def __init__(self):
-        self.widget = ipywidgets.HTML()
+
+class Picture:
+    """A place for one picture: a widget whose `value` is HTML that is replaced as a whole.
+
+    Args:
+        widget: by default an `ipywidgets.HTML`.
+    """
+
+    def __init__(self, widget=None):
+        self.widget = widget or ipywidgets.HTML()
 
     def html(self, text: str) -> None:
         """Show HTML, usually of `figure_html`."""
@@ -102,31 +116,47 @@ class Picture:
 
     def say(self, sentence: str) -> None:
         """Show a sentence, such as what is being worked on."""
-        self.widget.value = f'<p role="status">{html.escape(sentence)}</p>'
+        self.widget.value = said(sentence)
 
     def fail(self, error: Exception) -> None:
         """Show a mistake as one sentence; other errors than a user's ValueError say their type too."""
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         sentence = html.escape(kind + " ".join(str(error).split()))
-        self.widget.value = f'<p role="alert" style="color:#a40000">{sentence}</p>'
+        self.widget.value = (f'<p role="alert" style="border-left:4px solid #D55E00;padding-left:0.5em"><strong>'
+                             f'{sentence}</strong></p>')
+
+
+def said(sentence: str) -> str:
+    """A sentence as HTML that a screen reader says when it appears."""
+    return f'<p role="status">{html.escape(sentence)}</p>'
 
 
 class Explorer:
     """Controls above a picture that follows them.
 
     Args:
-        controls: name -> `NumberSlider` or any ipywidget with a `value`; the names are `draw`'s arguments.
+        controls: name -> `NumberSlider` or any widget with a `value`; the names are `draw`'s arguments.
         draw: a function of these values that returns HTML (`figure_html`). What it raises is shown in place.
         button: its text; then only a press draws, and not every change.
+        work: a function of the same values that says how much a draw has to do, as (kind, amount), for the estimate of
+            its seconds; by default all draws are alike.
+        picture: where to show it; by default a new `Picture`.
         delay: seconds that values must be still before a redraw; without a running event loop it is at once.
 
     Attributes:
-        widget: what to `display`.  picture: the `Picture`.  controls: as given.  button: an ipywidgets.Button or None.
+        widget: what to `display`.  controls, picture, delay: as given.  button: an ipywidgets.Button or None.
+        cancel: the button that ends a draw.  status: an ipywidgets.HTML that says what is under way.
+        clock: seconds, for the estimate.
     """
 
-    def __init__(self, controls: dict, draw: Callable[..., str], *, button: str | None = None, delay: float = DELAY):
-        self.controls, self.picture, self.delay = controls, Picture(), delay
-        self._draw, self._pending = draw, None
+    def __init__(self, controls: dict, draw: Callable[..., str], *, button: str | None = None,
+                 work: Callable[..., tuple[str, float]] | None = None, picture: Picture | None = None,
+                 delay: float = DELAY):
+        self.controls, self.picture, self.delay, self.clock = controls, picture or Picture(), delay, time.monotonic
+        self._draw, self._work, self._pace = draw, work or (lambda **values: ("draw", 1.0)), Pace()
+        self.turns, self.status = Turns(self._take_turn), ipywidgets.HTML()
+        self.cancel = ipywidgets.Button(description="Cancel", layout={"width": "max-content"})
+        self.cancel.on_click(lambda _: self.stop())
         self.button = ipywidgets.Button(description=button, layout={"width": "max-content"}) if button else None
         if self.button:
             self.button.on_click(lambda _: self.ask())
@@ -137,7 +167,8 @@ class Explorer:
                 else:
                     control.observe(lambda _: self.ask(), "value")
         rows = [getattr(control, "widget", control) for control in controls.values()]
-        self.widget = ipywidgets.VBox([*rows, *([self.button] if self.button else []), self.picture.widget])
+        buttons = ipywidgets.HBox([*([self.button] if self.button else []), self.cancel, self.status])
+        self.widget = column(*rows, buttons, *([] if picture else [self.picture.widget]))
 
     def values(self) -> dict:
         """The controls' values by name."""
@@ -146,19 +177,41 @@ class Explorer:
     def ask(self) -> None:
         """Ask for a redraw: soon, once, with the latest values."""
         try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:                    # a plain script or a test: nobody would wake us later
+            asyncio.get_running_loop()
+        except RuntimeError:                    # a plain script or a test
             return self.refresh()
-        if self._pending is not None:
-            self._pending.cancel()              # a newer value came: the old one is never drawn
-        self._pending = loop.call_later(self.delay, self.refresh)
+        self.turns.soon(self.delay)
 
     def refresh(self) -> None:
-        """Redraw now; an error becomes a sentence in the picture's place."""
-        if self._pending is not None:
-            self._pending.cancel()
-            self._pending = None
+        """Redraw now, and return when it is done; an error becomes a sentence in the picture's place."""
+        self.turns.now()
+
+    def stop(self) -> None:
+        """End what is being drawn; the picture before it goes, since it does not show what the controls say."""
+        if self.turns.stop():
+            self.status.value = ""
+            self.picture.say("Cancelled: nothing was drawn for these values.")
+        else:
+            self.status.value = said("Nothing is being drawn.")
+
+    def _take_turn(self) -> None:
+        values, started = self.values(), self.clock()
         try:
-            self.picture.html(self._draw(**self.values()))
+            kind, amount = self._work(**values)
+            self._announce(self._pace.expect(kind, amount))
+            text = self._draw(**values)
+            if not wanted():
+                return
+            self._pace.note(kind, amount, self.clock() - started)
+            self.picture.html(text)
         except Exception as error:              # in a callback nobody else would see it
+            if not wanted():
+                return
             self.picture.fail(error)
+        self.status.value = ""
+
+    def _announce(self, seconds: float | None) -> None:
+        if seconds is None:
+            self.status.value = said("Drawing ...")
+        elif seconds >= SLOW:
+            self.status.value = said(f"Drawing, about {seconds:.0f} seconds ...")

@@ -49,7 +49,7 @@ def parts(model_id, state, seen):
     layout = model_of(values.get("layout", "").removeprefix("IPY_MODEL_"), state)[1]
     if layout.get("display") == "none" or layout.get("visibility") == "hidden":
         return
-    if model in ("HTMLModel", "HTMLMathModel", "LabelModel"):
+    if model in ("HTMLModel", "HTMLMathModel", "LabelModel") or "spot" in values:    # a picture that can be clicked
         yield values.get("value", "")
     elif "Progress" not in model and "children" not in values and values.get("description") and setting(values):
         yield f"{html.escape(str(values['description']))}: {html.escape(setting(values))}"
@@ -62,6 +62,8 @@ def setting(values):
     if "_options_labels" in values:             # a dropdown's state is its place in the list
         return str(values["_options_labels"][values["index"]]) if values.get("index") is not None else ""
     value = values.get("value", "")
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return ", ".join(value)
     return "" if isinstance(value, (list, dict)) else str(value)
 
 
