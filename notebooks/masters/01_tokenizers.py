@@ -807,7 +807,7 @@ print(f"{before:.2f} dB -> {after:.2f} dB; the numbers moved by {moved:.2f} stan
 # %% [markdown]
 # ## The reconstruction lab
 # Choose a picture or upload your own, choose a tokenizer, zoom in. For the continuous one, round its numbers and leave
-# out latent channels, and watch dB and bits.
+# out latent channels; for the discrete one, keep fewer of its codes; and watch dB and bits.
 #
 # Some things to try:
 #
@@ -815,6 +815,7 @@ print(f"{before:.2f} dB -> {after:.2f} dB; the numbers moved by {moved:.2f} stan
 # 2. A scene at 64 pixels, continuous, rounding step 2.5: about as few bits as the discrete tokenizer. Which looks
 #    better?
 # 3. Keep one latent channel of four. What does it know: colour, or shape?
+# 4. Discrete, 32 codes kept of all: at how many does the eye come back?
 
 # %%
 pictures = {name: (lambda size, name=name: load_photo(name, size)) for name in names}

@@ -554,7 +554,8 @@ print("64 tokens in 8 steps:", cosine_schedule(64, 8))
 #
 # Now watch. Both models draw the same prompt: raster order in 16 steps, random order in 8. A decoder needs a token at
 # every position, also where none is known yet; there it gets the token of blank paper, and the patch is hatched. Move
-# the step, type it, or press play. Change the prompt and press *draw*.
+# the step, type it, or press play. Click a patch, or choose a position, to see where it looks. Change the prompt and
+# press *draw*.
 
 # %%
 prompt = "a photo of a red umbrella and a blue car"

@@ -68,6 +68,7 @@ from fluidlab.evaluate.statistics import Interval, paired_difference, pearson
 from fluidlab.model.cost import part_counts, training_flops
 from fluidlab.viz.plots import contact_sheet, markdown_table, part_bars, read_log
 from fluidlab.viz.plots_scaling import against, compute_panels, interval_rows, law_panels, size_panels, step_panels
+from fluidlab.viz.scaling_lab import ScalingLab
 from fluidlab.viz.show import show
 
 VARIANTS = ["raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion"]
@@ -221,6 +222,14 @@ display(Markdown(markdown_table([
 #   cannot be ranked.
 # - **Held out**: the law was fitted *without* the largest size and asked to predict it. This is the only test that
 #   matters if you plan to train something larger, and the only one that a curve through all points cannot pass by luck.
+#
+# ### The scaling lab
+# Drag a size out of the fit, or press it, and drag it back. What does the law say of the size that it has not seen?
+# How wide does its interval become with three sizes left?
+
+# %%
+scaling_lab = ScalingLab(points)
+display(scaling_lab.widget)
 
 # %% [markdown] tags=["instructor"]
 # **Say:** R² asks how well the line tells what has been seen. Holding out asks how well it tells what has not. Only
