@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fluidlab.config import SampleConfig, check_choice, check_range
 from fluidlab.model.fluid import Fluid
+from fluidlab.model.noise import streams
 from fluidlab.publish.folder import check_saving, load_parts, read_index, read_training, write_folder
 from fluidlab.publish.model import FluidModel, check_dtype
 from fluidlab.publish.pictures import KINDS, from_pixels, to_mask, to_pixels
@@ -164,8 +165,8 @@ class FluidPipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def __call__(self, prompt: str | list[str], *, seed: int | list[int] | None = None, generator=None,
-                 num_images_per_prompt: int = 1, output_type: str = "pil", return_dict: bool = True,
-                 **options) -> FluidOutput | tuple:
+                 num_images_per_prompt: int = 1, images_at_once: int = 64, output_type: str = "pil",
+                 return_dict: bool = True, **options) -> FluidOutput | tuple:
         """Draw images.
 
         Args:
@@ -173,6 +174,8 @@ class FluidPipeline(DiffusionPipeline):
             seed: image i uses seed + i; or one seed per image. The same seed draws the same image in any batch.
             generator: instead of a seed, as in `generate`.
             num_images_per_prompt: each prompt that many times, with seeds of their own.
+            images_at_once: more than these are drawn group after group, so that memory does not grow with their number;
+                on_step and callbacks see one group at a time. The images are the same.
             output_type: "pil", "pt" (B, 3, H, W) in [0, 1], "np" (B, H, W, 3) in [0, 1], or "latent", the tokens.
             return_dict: False for a tuple with the images alone.
             options: guidance_scale, guidance_schedule, temperature, num_inference_steps, num_denoising_steps,
@@ -184,14 +187,23 @@ class FluidPipeline(DiffusionPipeline):
         check_choice("output_type", output_type, (*KINDS, "latent"))
         prompts = [p for p in ([prompt] if isinstance(prompt, str) else list(prompt))
                    for _ in range(_counted(num_images_per_prompt))]
-        generator = _generators(seed, generator, len(prompts))
-        features, mask = self.text_encoder(prompts)                                     # (B, S, E), (B, S)
-        with self._watched([self.model.config.seq_len], **options) as options:
-            tokens = generate(self._awake("model"), features, mask, generator=generator, **options)
+        check_range("images_at_once", images_at_once, 1, kind=int)
+        generator = streams(_generators(seed, generator, len(prompts)), len(prompts))
+        groups = range(0, max(len(prompts), 1), images_at_once)
+        with self._watched([self.model.config.seq_len] * len(groups), **options) as options:
+            drawn = [self._draw(prompts[i:i + images_at_once], generator[i:i + images_at_once], options)
+                     for i in groups]
+        tokens = torch.cat(drawn)                                                       # (B, N) or (B, N, C)
         pixels = None if output_type == "latent" else self._decode(tokens)
         self.maybe_free_model_hooks()
         images = tokens if pixels is None else from_pixels(pixels, output_type)
         return FluidOutput(images, tokens, pixels) if return_dict else (images,)
+
+    def _draw(self, prompts: list[str], generator: list[torch.Generator], options: dict) -> Tensor:
+        features, mask = self.text_encoder(prompts)                                     # (B, S, E), (B, S)
+        if self._interrupt:                                                             # in a group before this one
+            return self.model.head.blank(len(prompts), self.model.config.seq_len, features.device)
+        return generate(self._awake("model"), features, mask, generator=generator, **options)
 
     @torch.no_grad()
     def inpaint(self, image: Tensor | Image.Image, pixel_mask: Tensor | Image.Image, prompt: str, *,
@@ -300,7 +312,8 @@ class FluidPipeline(DiffusionPipeline):
             if callback_on_step_end is not None:
                 self._tell(callback_on_step_end, names, step)
             bar.update()
-            return (on_step is None or on_step(step) is not False) and not self._interrupt
+            self._interrupt = (on_step is not None and on_step(step) is False) or self._interrupt
+            return not self._interrupt
 
         with self.progress_bar(total=self._num_timesteps) as bar:
             yield {**options, "on_step": watch}

@@ -87,7 +87,7 @@ def drawn(process, predict, solver, num_steps, noise, temperature=1.0):
 def test_dpm_solver_is_that_of_diffusers(num_steps):
     """Its stochastic form of second order, over a whole walk, with the same noise and the same times."""
     process = CosineDiffusion(1000, clip=1e9)
-    times = process.timesteps(num_steps)
+    times = process.times_even_in_log_snr(num_steps)
     noise = torch.randn(1, num_steps, 3, 16, generator=seeded(0))
     predict = gaussian_noise_predictor(process, 1.3, 0.6)
     scheduler = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", algorithm_type="sde-dpmsolver++",
@@ -131,6 +131,19 @@ def test_second_order_is_nearer_to_the_truth_in_few_steps():
     first, second = (process.sample(predict, (1, 1250, 16), 12, 1.0, [seeded(0)], solver=solver).std().item()
                      for solver in ("ancestral", "dpm++"))
     assert abs(second - 0.6) < 0.5 * abs(first - 0.6)
+
+
+def test_times_even_in_log_snr_are_times_that_fall():
+    process = CosineDiffusion(1000)
+    halves = (process.alphas / (1 - process.alphas)).log() / 2
+    for steps in (2, 3, 10, 100):
+        times = process.times_even_in_log_snr(steps)
+        assert len(times) == steps and times[0] == 999 and times == sorted(set(times), reverse=True)
+        gaps = halves[times[1:]].diff()
+        assert steps < 4 or gaps.max() < 1.3 * gaps.min()
+    assert process.times_even_in_log_snr(1) == [999]
+    with pytest.raises(ValueError, match="num_denoising_steps must be from 1 to 1000, got 0"):
+        process.times_even_in_log_snr(0)
 
 
 def gaussian_noise_predictor(process, mean, std):

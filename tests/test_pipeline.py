@@ -172,3 +172,22 @@ def test_a_broken_or_foreign_file_is_named(parts, tmp_path):
     for verify in (True, False):
         with pytest.raises(ValueError, match="holds no model.safetensors|lacks weights as safetensors"):
             FluidPipeline.from_pretrained(folder, verify=verify)
+
+
+@pytest.mark.parametrize("order, head", [("raster", "softmax"), ("random", "diffusion")])
+def test_memory_does_not_grow_with_the_number_of_images(parts, order, head, monkeypatch):
+    """Groups of two, seen in what `generate` is given; the images are those of one group."""
+    import fluidlab.pipeline as module
+    pipe, sizes, draw = pipeline(parts, order, head), [], module.generate
+    monkeypatch.setattr(module, "generate", lambda model, features, *args, **options: sizes.append(len(features))
+                        or draw(model, features, *args, **options))
+    prompts = ["a cat", "", "two dogs", "a red bus", "a cat"]
+    settings = {"seed": 3, "num_denoising_steps": 2, "output_type": "latent"}
+    whole = pipe(prompts, **settings).tokens
+    groups = pipe(prompts, images_at_once=2, **settings).tokens
+    assert sizes == [5, 2, 2, 1] and torch.allclose(whole.float(), groups.float(), atol=1e-4)
+    stopped = pipe(prompts, images_at_once=2, on_step=lambda step: step.index < 1, **settings).tokens
+    blank = pipe.model.head.blank(3, pipe.model.config.seq_len)
+    assert sizes[4:] == [2] and torch.equal(stopped[2:], blank) and not torch.equal(stopped[:2], blank[:2])
+    with pytest.raises(ValueError, match="images_at_once must be a whole number at least 1, got 0"):
+        pipe(prompts, images_at_once=0)

@@ -66,7 +66,7 @@ def test_bf16_is_for_backbone_and_text_and_leaves_head_and_tokenizer_alone():
     for name, value in {**pipe.model.head.state_dict(), **pipe.tokenizer.state_dict()}.items():
         assert value.dtype == torch.float32 and torch.equal(value, exact[name]), name
     seen = []
-    pipe.model.head.denoiser.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+    pipe.model.head.denoiser.token_out.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
     rounded = pipe(CAT, **QUICK)
     assert set(seen) == {torch.float32} and rounded.pixels.dtype == torch.float32
     assert not torch.equal(rounded.tokens, plain.tokens)

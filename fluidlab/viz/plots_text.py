@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from fluidlab.layers import Context
 from fluidlab.sample.generate import generate
 from fluidlab.viz.show import to_array
 
@@ -117,7 +118,7 @@ def accuracy_figure(rows: list[tuple[str, dict[str, float]]], chances: list[floa
     return figure
 
 
-def attention_weights(attention: torch.nn.Module, x: Tensor, context: Tensor | None = None,
+def attention_weights(attention: torch.nn.Module, x: Tensor, context: Context | None = None,
                       mask: Tensor | None = None, causal: bool = False, cache=None) -> Tensor:
     """What `layers.Attention` weighs its values with, for the arguments of its `forward`.
 
@@ -133,7 +134,9 @@ def attention_weights(attention: torch.nn.Module, x: Tensor, context: Tensor | N
     if cache is not None:
         raise ValueError("attention is recorded without a key-value cache: call generate with use_cache=False.")
     q = attention.split(attention.to_q(x)).float()                                    # (B, H, N, D/H)
-    k = attention.keys_values(x if context is None else context)[0].float()           # (B, H, S, D/H)
+    known = isinstance(context, tuple)
+    k, _ = context if known else attention.keys_values(x if context is None else context)   # (B, H, S, D/H)
+    k = k.float()
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5                            # (B, H, N, S)
     if causal:
         scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -torch.inf)
@@ -185,7 +188,9 @@ def attention_when_drawn(pipe, prompt: str, seed: int = 0, **options) -> tuple[T
         def keep(step):
             positions = step.positions[0]
             for block, record in enumerate(records):
-                kept[block, positions] = record.pop()[0].mean(dim=0)[positions]
+                weights = record.pop()[0].mean(dim=0)                                                # (N or K, S+1)
+                only_asked = len(weights) < model.config.seq_len        # the last block spares the other positions
+                kept[block, positions] = weights if only_asked else weights[positions]
         tokens = generate(model, features, mask, generator=[torch.Generator().manual_seed(seed)], on_step=keep,
                           **{**options, "use_cache": False})
     return pipe.tokenizer.decode(tokens)[0], kept

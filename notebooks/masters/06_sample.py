@@ -357,8 +357,8 @@ show(dial_sheet(pipes["random-diffusion"], "a photo of a yellow umbrella", guida
 # %% [markdown]
 # ## The studio
 # Now you. Type a prompt of the training grammar ("a photo of ...", "three red apples", "a cat left of a dog"), move
-# the dials, change the variant. Each answer is four pictures of neighbouring seeds; tick *contact sheet* to see settings
-# around yours at once, and press *cancel* if you have asked for too much. What to try:
+# the dials, change the variant. Each answer is four pictures of neighbouring seeds; tick *contact sheet* to see the
+# settings around yours at once, and press *cancel* if you have asked for too much. What to try:
 # - the same prompt and seed with each of the four variants,
 # - guidance 0: four pictures of anything,
 # - raster order with 4 steps over the sequence: read the sentence that appears,

@@ -16,6 +16,7 @@ from fluidlab.config import check_choice
 from fluidlab.model.noise import Streams, normal, uniform
 
 SOLVERS = ("ancestral", "dpm++", "ddim")
+LOG_SNR = (-5.0, 3.0)           # half of it, between which times_even_in_log_snr walks
 
 
 def cosine_alphas(num_timesteps: int) -> Tensor:
@@ -59,6 +60,17 @@ class CosineDiffusion:
         if not 1 <= num_steps <= self.num_timesteps:
             raise ValueError(f"num_denoising_steps must be from 1 to {self.num_timesteps}, got {num_steps}.")
         return torch.linspace(self.num_timesteps - 1, 0, num_steps, dtype=torch.float64).round().long().tolist()
+
+    def times_even_in_log_snr(self, num_steps: int) -> list[int]:
+        """At most `num_steps` of the T times, evenly in half the log signal-to-noise ratio: what `extrapolated` wants.
+
+        Evenly in time, the last step would be many times as long as the one before it, and overshoot. From e^-10 to e^6
+        the ratio decides something; T-1 always comes first, since all begins with noise alone.
+        """
+        self.timesteps(num_steps)                                                         # refuses what is out of range
+        halves = (self.alphas / (1 - self.alphas)).log() / 2                              # (T,) falling
+        wanted = torch.linspace(*LOG_SNR, num_steps, dtype=torch.float64)[1:]
+        return [self.num_timesteps - 1, *sorted({int((halves - w).abs().argmin()) for w in wanted}, reverse=True)]
 
     def clean(self, x: Tensor, predicted_noise: Tensor, t: int) -> Tensor:
         """The token that the predicted noise leaves, clipped."""
@@ -109,8 +121,8 @@ class CosineDiffusion:
                 temperature is eta, so that 0 is deterministic.
         """
         check_choice("solver", solver or "ancestral", SOLVERS)
-        times = self.timesteps(num_steps)
-        B, K, C = shape
+        times = self.times_even_in_log_snr(num_steps) if solver == "dpm++" else self.timesteps(num_steps)
+        num_steps, (B, K, C) = len(times), shape
         noise = normal((B, num_steps, K, C), generator, device)                       # one draw per image for all steps
         x, before = noise[:, 0], None
         for i, t in enumerate(times):
