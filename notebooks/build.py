@@ -1,6 +1,7 @@
 """Builds the notebooks from their masters, and runs them.
 
-    python notebooks/build.py build [NN ...]                     masters/NN_name.py -> the notebooks of all editions
+    python notebooks/build.py build [NN ...]                     masters/NN_name.py -> the notebooks of all editions,
+                                                                 and the README's table of chapters
     python notebooks/build.py run [NN ...] [-p name=value]       execute offline -> build/notebooks and build/html
     python notebooks/build.py run --edition solutions            ... the worked solutions
     python notebooks/build.py run --fast                         with each master's small parameters, as the tests do
@@ -165,7 +166,20 @@ def build(name):
 def build_command(words):
     for name in chosen(words, masters.master_names()):
         print(f"{name}: {', '.join(build(name)) or 'nothing'} written")
+    update_chapters()
     return 0
+
+
+def update_chapters():
+    """Minutes and exercises in the README's table of chapters, from the last committed runs and from the masters."""
+    readme = ROOT / "README.md"
+    lines = readme.read_text(encoding="utf-8").splitlines(keepends=True)
+    for i, line in enumerate(lines):
+        cells = line.split(" | ")
+        name = cells[0].removeprefix("| `").removesuffix("`")
+        if name in masters.master_names() and len(cells) == 5:
+            lines[i] = " | ".join([*cells[:2], *editions.chapter(name), cells[4]])
+    write_text(readme, "".join(lines))
 
 
 def notebook_names(words, edition):
@@ -185,6 +199,7 @@ def run_command(options):
     if options.commit_outputs:
         for run in runs:
             commit_outputs(run, options.edition)
+        update_chapters()
     if options.edition == "student":
         write_solutions([run.name for run in runs])
     print(summary(runs))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from machinery import editions, masters
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -54,6 +56,13 @@ def test_the_map_names_every_file_once_and_no_other():
 def test_the_chapters_are_the_notebooks():
     chapters = re.findall(r"^\| `(\d\d_\w+)` \|", section("Chapters"), re.MULTILINE)
     assert chapters == sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def test_minutes_and_exercises_of_the_chapters_are_those_of_the_last_runs():
+    rows = re.findall(r"^\| `(\d\d_\w+)` \| .*? \| (.*?) \| (.*?) \| .* \|$", section("Chapters"), re.MULTILINE)
+    assert [(name, editions.chapter(name)) for name, _, _ in rows] == [(name, found) for name, *rest in rows
+                                                                      for found in [tuple(rest)]]
+    assert len(rows) == len(masters.master_names()), "run: make notebooks"
 
 
 def test_files_that_the_chapters_name_exist():

@@ -181,3 +181,9 @@ def build(name, edition="student"):
 def editions_of(name):
     """The editions that a notebook has: all of them, or without solutions where there is nothing to solve."""
     return [e for e in EDITIONS if e != "solutions" or read_master(name).exercises()]
+
+
+def chapter(name):
+    """What the README says of a notebook: its measured minutes and the number of its exercises."""
+    minutes = measured().get(name, {}).get("minutes")
+    return "not run" if minutes is None else f"{minutes:.1f}", str(len(read_master(name).exercises()) or "none")
