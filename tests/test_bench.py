@@ -8,6 +8,7 @@ from helpers import VARIANTS, batch, seeded, variant
 
 from fluidlab import cli
 from fluidlab.bench.clock import flops_of, peak_flops, seconds_of
+from fluidlab.bench.curves import PeakBytes, axes, curve_rows, exponents
 from fluidlab.bench.naive import Techniques, generate_plainly
 from fluidlab.bench.rows import Row, keep_rows, read_bench
 from fluidlab.bench.sampling import ways
@@ -84,13 +85,37 @@ def test_the_command_ends_with_one_line_of_json(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("fluidlab.bench.sampling.PAPERS_STEPS", 4)
     out = tmp_path / "bench.csv"
     assert cli.main(["bench", "--variants", "random-diffusion", "raster-softmax", "--tokens", "16", "--batch", "2",
-                     "--train-batch", "4", "--repeats", "1", "--results", str(out)]) == 0
+                     "--train-batch", "4", "--repeats", "1", "--results", str(out), "--only", "sampling", "training",
+                     "parts"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(last["speedup"]) == {"random-diffusion", "raster-softmax", "train"}
     assert all(value > 0 for value in last["speedup"].values()) and set(last["peak_gflops"]) == {"float32", "bf16"}
     rows = read_bench(out)
     assert {"sampling random-diffusion", "training raster-softmax", "parts"} <= {row["what"] for row in rows}
     assert all(0 < float(row["share_of_peak"]) for row in rows if row["what"].startswith(("sampling", "training")))
+
+
+def test_peak_bytes_are_those_of_tensors_that_live_at_once():
+    with PeakBytes() as memory:
+        a = torch.zeros(1000)                                       # 4000 bytes
+        b = a + 1                                                   # 8000 together
+        del a
+        c = b.view(10, 100) * 2                                     # a view holds nothing of its own
+        c.add_(1)
+    assert memory.peak == 8000 and c.shape == (10, 100)
+
+
+def test_exponents_are_slopes_on_logarithmic_axes():
+    rows = [Row("curve: x", str(n), 1, 16, 1 / (3 * n ** 2), 1.0, memory_mb=5 * n) for n in (2, 4, 8)]
+    assert exponents(rows) == (pytest.approx(2), pytest.approx(1))
+
+
+def test_a_curve_has_a_row_for_each_value(monkeypatch):
+    monkeypatch.setattr("fluidlab.bench.curves.model_of", lambda order, head, tokens, size: variant(order, head))
+    axis = next(axis for axis in axes() if axis.name.startswith("images"))
+    rows = list(curve_rows(axis, 1))
+    assert [row.technique for row in rows] == ["1", "4", "16", "64"]
+    assert all(a.memory_mb < b.memory_mb for a, b in zip(rows, rows[1:], strict=False))
 
 
 def test_impossible_benchmarks_are_refused(capsys):

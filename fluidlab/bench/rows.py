@@ -17,6 +17,7 @@ class Row:
         batch, tokens: images at once and tokens of each.
         per_second: images a second.  speedup: over the first line of the same `what`.
         share_of_peak: of the operations a second that a large matrix product reaches, from 0 to 1; 0 = not counted.
+        memory_mb: most that tensors held at once, in 10^6 bytes, weights not counted; 0 = not counted.
     """
 
     what: str
@@ -26,9 +27,11 @@ class Row:
     per_second: float
     speedup: float
     share_of_peak: float = 0.0
+    memory_mb: float = 0.0
 
     def line(self) -> str:
         share = f"{self.share_of_peak:7.1%} of the peak" if self.share_of_peak else ""
+        share += f"{self.memory_mb:9.1f} MB" if self.memory_mb else ""
         return (f"{self.what:<28} {self.technique:<44} batch {self.batch:>3} {self.per_second:12.3f} images/s "
                 f"{self.speedup:7.2f} x {share}").rstrip()
 

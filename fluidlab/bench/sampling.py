@@ -33,7 +33,8 @@ def text_of(model: Fluid, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
 def ways(model: Fluid, num_steps: int | None, batch: int) -> dict[tuple[str, int], callable]:
     """(technique, batch) -> a call that draws, each with one technique more than the one before."""
     techniques = [name for name in WORDS if name != "cache" or model.order.causal]
-    diffusion = isinstance(getattr(model.head, "process", None), CosineDiffusion)
+    continuous = model.head.token_kind == "continuous"
+    solver = SOLVER if continuous and isinstance(model.head.process, CosineDiffusion) else None
 
     def seeded():
         return torch.Generator().manual_seed(2)
@@ -44,11 +45,11 @@ def ways(model: Fluid, num_steps: int | None, batch: int) -> dict[tuple[str, int
         last = [name for name in techniques if getattr(rung, name)][-1:]
         found[WORDS[last[0]] if last else "the plain definition", 1] = lambda rung=rung: generate_plainly(
             model, *one, generator=seeded(), techniques=rung, num_denoising_steps=PAPERS_STEPS, **options)
-    if diffusion:
+    if continuous:
         found["what z tells the head computed once", 1] = lambda: generate(
             model, *one, generator=seeded(), num_denoising_steps=PAPERS_STEPS, **options)
-    few = {**options, **({"num_denoising_steps": FEW_STEPS, "solver": SOLVER} if diffusion else {})}
-    last = f"{FEW_STEPS} steps of {SOLVER} in the head" if diffusion else "scores of both answers in one product"
+    few = {**options, **({"num_denoising_steps": FEW_STEPS, "solver": solver} if continuous else {})}
+    last = f"{FEW_STEPS} steps of {solver or 'its solver'} in the head" if continuous else "both answers in one product"
     found[last, 1] = lambda: generate(model, *one, generator=seeded(), **few)
     if batch > 1:
         found[f"{batch} pictures at once", batch] = lambda: generate(model, *many, generator=seeded(), **few)

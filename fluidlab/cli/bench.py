@@ -9,7 +9,7 @@ from pathlib import Path
 from fluidlab.cli.options import add_threads, use_threads
 
 VARIANTS = ("raster-softmax", "raster-diffusion", "random-softmax", "random-diffusion")
-PARTS = ("sampling", "training", "parts")
+PARTS = ("sampling", "training", "parts", "curves")
 
 
 def add_bench(p) -> None:
@@ -28,6 +28,7 @@ def run_bench(args) -> None:
     import torch
 
     from fluidlab.bench.clock import peak_flops
+    from fluidlab.bench.curves import axes, curve_rows, exponents
     from fluidlab.bench.parts import part_rows
     from fluidlab.bench.rows import keep_rows
     from fluidlab.bench.sampling import sampling_rows
@@ -52,6 +53,11 @@ def run_bench(args) -> None:
         told(training_rows(order, head, args.train_batch, peaks, args.repeats))
     if "parts" in args.only:
         told(part_rows(args.train_batch, peaks["float32"], args.repeats))
+    for axis in axes() if "curves" in args.only else ():
+        told(curve_rows(axis, args.repeats))
+        time, memory = exponents(rows)
+        print(f"curve: {axis.name}: time grows with the power {time:.2f}, memory with {memory:.2f}; "
+              f"expected of the time: {axis.expected}")
     if args.results is not None:
         keep_rows(rows, args.results, threads)
     print(json.dumps(summary(rows, peaks)))
