@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from tqdm.auto import tqdm
 
 from fluidlab.model.files import save_model, write_json
 from fluidlab.train.checkpoint import checkpoints
-from fluidlab.train.memory import keep_freed_memory
+from fluidlab.train.lock import only_run
+from fluidlab.train.memory import enough_memory, keep_freed_memory
 from fluidlab.train.signals import peers, stop_signals
 from fluidlab.train.trainer import Record, Trainer
 
@@ -32,11 +34,19 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
         The records of the steps that were logged.
 
     Raises:
-        ValueError: the folder holds a run and `resume` is False.
+        ValueError: the folder holds a run and `resume` is False, or another training is writing into it.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint has been written.
         ConnectionError: another process was lost.
         OSError: a checkpoint could not be written.
+        MemoryError: a step did not fit; the sentence names the next smaller setting.
     """
+    with nullcontext() if run is None else only_run(trainer.world, Path(run)):
+        return _train(trainer, run, resume, progress, on_record, facts)
+
+
+def _train(trainer: Trainer, run: str | Path | None, resume: bool, progress: bool,
+           on_record: Callable[[Record], None] | None, facts: dict | None) -> list[Record]:
+    """`train`, in a folder that no other training writes into."""
     run, c, first = None if run is None else Path(run), trainer.config, trainer.world.rank == 0
     keep_freed_memory()
     if run is not None:
@@ -45,7 +55,7 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
     bar = tqdm(total=c.steps, initial=trainer.done, unit="step", disable=not (progress and first), smoothing=0.05)
     keeper = _Keeper(trainer, run, progress and first)
     try:
-        with stop_signals(trainer), peers(trainer):
+        with stop_signals(trainer), peers(trainer), enough_memory(trainer, run, keeper.settle):
             while keeper.pending or trainer.done < c.steps:
                 record = keeper.pending or trainer.step()
                 bar.update()
@@ -96,6 +106,11 @@ class _Keeper:
         n = record.step
         return n == self.c.steps or record.val_loss is not None or bool(self.every) and n % self.every == 0
 
+    def settle(self) -> None:
+        """What is being written is on the disk."""
+        if self.checkpoints is not None:
+            self.checkpoints.finish()
+
     def finish(self) -> None:
         """The last checkpoint is on the disk, and the running mean lies beside it as a model."""
         if self.run is not None:
@@ -139,7 +154,6 @@ class _Keeper:
 
 def _open_run(trainer: Trainer, run: Path, resume: bool, facts: dict) -> None:
     world = trainer.world
-    run.mkdir(parents=True, exist_ok=True)
     found = checkpoints(run)
     if found and not resume:
         raise ValueError(f"{run} already holds a run at {found[-1].name}: continue it with resume, or name another.")
