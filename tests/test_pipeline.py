@@ -140,7 +140,7 @@ def test_masks_that_fit_no_picture_are_refused(parts):
     for mask, options, sentence in ((hole.int(), {}, r"must be bool of shape \(H, W\), got torch.int32"),
                                     (hole[None], {}, r"must be bool of shape \(H, W\), got torch.bool of shape \(1,"),
                                     (hole[:60], {}, "multiples of 16 pixels, got 60x64"),
-                                    (hole, {"ring": -1}, "ring must be at least 0, got -1"),
+                                    (hole, {"ring": -1}, "ring must be a whole number at least 0, got -1"),
                                     (~hole, {}, "same number of unknown tokens, at least 1, got 0 to 0")):
         with pytest.raises(ValueError, match=sentence):
             pipe.inpaint(image, mask, "a cat", seed=0, **options)

@@ -87,13 +87,14 @@ def _draw(args, seeds: list[int]) -> tuple[list, list[dict]]:
     import torch
 
     from fluidlab.config import SampleConfig
+    from fluidlab.device import usable_device
     from fluidlab.pipeline import FluidPipeline
     from fluidlab.viz.studio import heard
     asked = {name: value for name, value in vars(args).items() if name in SETTINGS}
     SampleConfig(**asked)                                                       # refused before a model is read
     pixels, rows, told = [], [], set()
     for name in args.model:
-        pipe = FluidPipeline.from_pretrained(name, dtype=getattr(torch, args.dtype)).to(_device(args.device))
+        pipe = FluidPipeline.from_pretrained(name, dtype=getattr(torch, args.dtype)).to(usable_device(args.device))
         settings = SampleConfig(**{**pipe.config.defaults, **asked}).to_dict()
         for prompt in args.prompt:
             output, notes = heard(lambda pipe=pipe, prompt=prompt: pipe([prompt] * len(seeds), seed=seeds, **asked))
@@ -103,19 +104,6 @@ def _draw(args, seeds: list[int]) -> tuple[list, list[dict]]:
                 print(f"fluidlab sample: {note}", file=sys.stderr)
             told.add(prompt)
     return pixels, rows
-
-
-def _device(name: str):
-    import torch
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("its tensors have no numbers")
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0][:200]
-        raise ValueError(f"device must be one that torch can use on this machine, got {name!r}: {cause}") from error
-    return device
 
 
 def _sheet(pixels: list, rows: list[dict], seeds: list[int], args):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fluidlab.config import check_range
+from fluidlab.config import check_range, check_type
 from fluidlab.data.cache_writing import tokens_fingerprint, weights_fingerprint, write_cache
 from fluidlab.data.shards import (
     AGAIN,
@@ -85,6 +85,7 @@ class TokenCache:
 
     def __init__(self, folder: str | Path, tokenizer: str | None = None, *, stream: bool = False,
                  window: int | None = None, ahead: int = 0):
+        check_type("folder", folder, (str, Path), "a path or an address")
         if is_url(folder) and not stream:
             raise ValueError(f"{folder} is an address, which is read with stream=True; got stream=False.")
         window = WINDOW if stream and window is None else window

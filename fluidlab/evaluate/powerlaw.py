@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fluidlab.config import check_range, short
 from fluidlab.evaluate.statistics import Interval
 
 
@@ -42,9 +43,11 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: boo
 
     Raises:
         ValueError: fewer than three different sizes (four with a floor), unequal lengths, or a number that is not
-            positive and finite.
+            positive and finite; bootstrap or seed below 0.
     """
-    n, y = (np.asarray(values, dtype=float) for values in (sizes, losses))
+    n, y = _numbers("sizes", sizes), _numbers("losses", losses)
+    check_range("bootstrap", bootstrap, 0, kind=int)
+    check_range("seed", seed, 0, kind=int)
     least = 4 if floor else 3
     if n.shape != y.shape or n.ndim != 1 or len(np.unique(n)) < least:
         raise ValueError(f"a power law{' with a floor' if floor else ''} needs at least {least} different sizes, got "
@@ -63,6 +66,14 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: boo
     between = {name: np.percentile([getattr(f, name) for f in again], [2.5, 97.5]) for name in ("b", "c")}
     return dataclasses.replace(law, b_interval=Interval(law.b, *map(float, between["b"])),
                                c_interval=Interval(law.c, *map(float, between["c"])))
+
+
+def _numbers(name: str, values) -> np.ndarray:
+    """Values as an array of floats."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a list of numbers, got {short(values)}.") from error
 
 
 def _fit(n: np.ndarray, y: np.ndarray, floor: bool) -> PowerLaw:
@@ -99,7 +110,9 @@ def hold_out_largest(sizes: Sequence[float], losses: Sequence[float], *, floor: 
     Raises:
         ValueError: too few sizes are left, as for `fit_power_law`.
     """
-    n, y = (np.asarray(values, dtype=float) for values in (sizes, losses))
+    n, y = _numbers("sizes", sizes), _numbers("losses", losses)
+    if not n.size or n.shape != y.shape:
+        raise ValueError(f"the largest of some sizes is held out, each with its loss, got {n.size} and {y.size}.")
     largest = n == n.max()
     law = fit_power_law(n[~largest], y[~largest], floor=floor, bootstrap=0)
     measured = float(y[largest].mean())

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from fluidlab.config import check_type
 from fluidlab.model.files import save_model, write_json
 from fluidlab.train.checkpoint import checkpoints
 from fluidlab.train.lock import only_run
 from fluidlab.train.memory import enough_memory, keep_freed_memory
 from fluidlab.train.signals import peers, stop_signals
 from fluidlab.train.trainer import Record, Trainer
+from fluidlab.whole import whole_file
 
 MAY_CHANGE = {"log_every", "validate_every", "validate_images", "save_every", "keep", "micro_batch", "checkpointing",
               "compile", "shards"}
@@ -40,6 +42,7 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
         OSError: a checkpoint could not be written.
         MemoryError: a step did not fit; the sentence names the next smaller setting.
     """
+    check_type("trainer", trainer, Trainer, "a Trainer")
     with nullcontext() if run is None else only_run(trainer.world, Path(run)):
         return _train(trainer, run, resume, progress, on_record, facts)
 
@@ -194,4 +197,5 @@ def _trim_log(path: Path, done: int) -> None:
     """Forget lines of steps that will be done again."""
     if path.exists():
         lines = [s for s in path.read_text(encoding="utf-8").splitlines() if json.loads(s)["step"] <= done]
-        path.write_text("".join(s + "\n" for s in lines), encoding="utf-8")
+        with whole_file(path) as beside:
+            beside.write_text("".join(s + "\n" for s in lines), encoding="utf-8")
