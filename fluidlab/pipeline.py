@@ -29,6 +29,7 @@ from fluidlab.sample.edit import canvases, forget, grow, inpaint, outpaint, past
 from fluidlab.sample.generate import Step, generate
 
 SETTINGS = tuple(field.name for field in fields(SampleConfig))
+MOST_IMAGES = 4096                # of one prompt in one call; a list of more would fill the memory unseen
 OPTIONS = (*SETTINGS, "use_cache", "on_step", "callback_on_step_end", "callback_on_step_end_tensor_inputs")
 
 
@@ -379,7 +380,7 @@ def _in_tokens(patch: int, **margins: int) -> tuple[int, ...]:
 
 
 def _counted(num_images_per_prompt: int) -> int:
-    check_range("num_images_per_prompt", num_images_per_prompt, 1, kind=int)
+    check_range("num_images_per_prompt", num_images_per_prompt, 1, MOST_IMAGES, kind=int)
     return num_images_per_prompt
 
 

@@ -1,13 +1,11 @@
 """One table of bad input: what is called, and the words of the one sentence that comes back.
 
 Rows that belong to one part stand in its own tests; here is what crosses the border of the package: wrong types,
-shapes, dtypes and devices, numbers that are none, nothing, far too much, and names and files that are not what they say.
+shapes, dtypes and devices, numbers that are none, nothing, far too much, and names and files that lie.
 """
 
-import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +13,11 @@ from helpers import seeded, variant
 
 import fluidlab as fl
 from fluidlab.cli import main
+from fluidlab.config import data_dir
 from fluidlab.evaluate.frechet import frechet_distance
 from fluidlab.evaluate.powerlaw import fit_power_law, hold_out_largest
+from fluidlab.evaluate.results import COLUMNS, append_results
+from fluidlab.model.files import save_model
 from fluidlab.pipeline import FluidPipeline
 
 NAN, INF, HUGE, LONG = float("nan"), float("inf"), 10 ** 5000, "cat " * 2500
@@ -172,3 +173,177 @@ def test_any_text_is_a_prompt(prompt, parts, recwarn):
     """Nothing of it was seen in training, which a warning says, and no sentence of it is longer than a screen."""
     output = parts.pipe(prompt, seed=0, num_inference_steps=1, num_denoising_steps=1)
     assert output.images[0].size == (64, 64) and torch.isfinite(output.pixels).all()
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A cache, a run of two steps, the pipeline that it became, and the shipped parts: name -> folder."""
+    base = tmp_path_factory.mktemp("bad")
+    found = {"CACHE": base / "cache", "RUN": base / "run", "PIPE": base / "pipe"}
+    short = ["--preset", "femto", "--steps", "2", "--batch-size", "4"]
+    assert main(["cache", str(found["CACHE"]), "--num-images", "16", "--batch-size", "16"]) == 0
+    assert main(["train", "--cache", str(found["CACHE"]), "--out", str(found["RUN"]), *short]) == 0
+    assert main(["export", str(found["RUN"]), str(found["PIPE"]), "--tokenizer", "scenes-vae"]) == 0
+    return {**found, "VAE": data_dir() / "scenes-vae", "T5": data_dir() / "scenes-t5"}
+
+
+def refused(line, capsys) -> str:
+    """The sentence on stderr of a command that ends with exit code 2."""
+    assert main(line) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[-1].startswith(f"fluidlab {line[0]}: ") and not [part for part in said if "Traceback" in part]
+    return said[-1]
+
+
+TRAIN = "train --cache CACHE --out OUT --preset femto --steps 2 --batch-size 4 "
+FIT = "fit vae --out OUT --steps 1 "
+SHARDS = "shards --cache CACHE --out OUT --preset femto "
+LINES = {
+    "fit vae --out OUT --steps 0": "Got steps=0 and minutes=None, but exactly one must be given, above 0",
+    "fit vae --out OUT --minutes nan": "Got steps=None and minutes=nan",
+    "fit vae --steps 1": "fit vae needs --out, the folder to write",
+    FIT + "--photo-share nan": "photo_share must be a number from 0 to 1, got nan",
+    FIT + "--lr nan": "lr=nan, save_every=500; all must be positive",
+    FIT + "--batch-size -3": "Got batch_size=-3",
+    FIT + "--codebook-size 8": "codebook_size is for fit vq alone, got it for fit vae",
+    FIT + "--decoder-of RUN": "cannot be read as a tokenizer",
+    "fit vq --out OUT --steps 1 --codebook-size 0": "codebook_size must be a whole number at least 2, got 0",
+    "fit detector --out OUT --steps 1 --lr nan": "lr=nan; all must be positive",
+    "fit t5 --out OUT --num-captions 0": "size is 0; allowed are whole numbers from 1",
+    "stats scenes-vae --num-images 0": "num_images must be a whole number at least 1, got 0",
+    "stats scenes-vae --device abacus": "device must be one that torch can use on this machine, got 'abacus'",
+    "cache OUT --num-images 4 --data-seed -1": "seed is -1; allowed are whole numbers from 0",
+    "cache OUT --num-images 4 --part 3 --parts 2": "part must be a whole number from 0 to 1, got 3",
+    "cache OUT --measure": "holds no token cache; `fluidlab cache` makes one",
+    "cache CACHE --measure --window 0": "window must be a whole number at least 1, got 0",
+    "cache OUT --dataset /no/such": "there is no such folder or file",
+    TRAIN + "--timeout nan": "timeout must be a number from 1 to 10000000, got nan",
+    TRAIN + "--timeout -1": "timeout must be a number from 1 to 10000000, got -1.0",
+    TRAIN + "--micro-batch 3": "batch_size must be a multiple of micro_batch, got 4 and 3",
+    TRAIN + "--shards 2": "the number of processes must be a multiple of shards, got 1 and 2",
+    TRAIN + "--init-from /no": "/no holds no model.safetensors",
+    TRAIN + "--window 0": "window must be a whole number at least 1, got 0",
+    TRAIN + "--weight-decay inf": "weight_decay must be a number from 0 to 1, got inf",
+    TRAIN + f"--seed {2 ** 70}": "seed must be a whole number from 0 to 9223372036854775807",
+    TRAIN + "--threads 1000000000": "threads must be a whole number from 0 to 4096, got 1000000000",
+    "train --cache nosuch://x --out OUT": "nosuch://x cannot be reached (Protocol not known: nosuch)",
+    "train --cache hf://datasets/a/b --out OUT": "HF_HUB_OFFLINE forbids to go online",
+    "export /no OUT --tokenizer scenes-vae": "/no holds no complete checkpoint",
+    "export RUN OUT --tokenizer scenes-vae --guidance-scale -3": "must be a number from 0 to 100, got -3",
+    "export RUN OUT --tokenizer scenes-vq": "the run was trained with another tokenizer than scenes-vq",
+    "sample cat --model PIPE --out OUT.png --num-images-per-prompt 1000000000": "from 1 to 1024, got 1000000000",
+    "sample cat --model PIPE --out OUT.png --scale 1000000": "scale must be a whole number from 1 to 32, got 1000000",
+    "evaluate judge /no": "/no holds no detector: config.json is missing",
+    "evaluate loss PIPE --num-images 0": "num_images must be a whole number from 1 to 10000, got 0",
+    "evaluate images /no --out OUT": "'/no' cannot be loaded, because there is no such folder",
+    "evaluate images PIPE --out OUT --frechet-images 1": "frechet_images must be a whole number at least 2, got 1",
+    "evaluate tokenizers --num-images 0": "num_images must be at least 1, got 0",
+    "scale --cache CACHE --validation CACHE --out OUT --sizes huge": "size must be one of femto, pico, nano",
+    "scale --cache CACHE --validation CACHE --out OUT --sizes femto --orders spiral": "order must be one of raster",
+    "scale --fit --results /no/such.csv": "such.csv is not in no/",
+    "plan --device abacus": "device must be one of v5e, v5p, v6e, a100, h100, h200, got 'abacus'",
+    "plan --device v5e --peak nan": "peak must be a number at least 1.0, got nan",
+    "plan --device-memory lots": "a size of memory must look like 32GB or 80GiB, got 'lots'",
+    SHARDS + "--batch-size 0": "batch_size must be a whole number at least 1, got 0",
+    "shards --cache /no --out OUT": "/no holds no token cache",
+    "bench --tokens 5 --only sampling --variants random-diffusion": "seq_len must be a square number",
+    "bench --batch 0": "batch must be a whole number at least 1, got 0",
+    "verify-online --only nothing": "there is no step 'nothing'; allowed are vae,",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_is_refused_with_one_sentence_and_leaves_nothing(line, places, tmp_path, capsys):
+    words = {**places, "OUT": tmp_path / "out", "OUT.png": tmp_path / "out.png"}
+    assert LINES[line] in refused([str(words.get(word, word)) for word in line.split()], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def sampled(folder):
+    return ["sample", "a cat", "--model", folder, "--num-denoising-steps", "1", "--out", folder + ".png"]
+
+
+def trained(folder):
+    return ["train", "--cache", folder, "--out", folder + ".run", *"--preset femto --steps 2 --batch-size 4".split()]
+
+
+def exported(folder):
+    return ["export", folder, folder + ".pipe", "--tokenizer", "scenes-vae"]
+
+
+READERS = {"PIPE": sampled, "CACHE": trained, "RUN": exported}
+LOADERS = {"VAE": fl.load_tokenizer, "T5": fl.load_text_encoder}
+SWAPPED = b'{"tokenizer": "scenes-vq", "text_encoder": "scenes-t5"}'
+NO_JSON, CUT, NO_TEXT, GONE = b"{", "half of it", b"\xff\xfe", None
+FILES = {
+    ("PIPE", "config.json", NO_JSON): "cannot be read as a Fluid model",
+    ("PIPE", "config.json", NO_TEXT): "cannot be read as a Fluid model",
+    ("PIPE", "config.json", b"[]"): "ModelConfig must be made of a dictionary, got []",
+    ("PIPE", "config.json", b'{"width": 1e9}'): "width must be a whole number at least 4, got 1000000000.0",
+    ("PIPE", "pipeline.json", CUT): "cannot be read as JSON",
+    ("PIPE", "pipeline.json", SWAPPED): "was trained with another tokenizer",
+    ("PIPE", "model.safetensors", CUT): "cannot be read as a Fluid model",
+    ("PIPE", "training.json", b"null"): "holds a NoneType, but must hold a JSON object",
+    ("CACHE", "manifest.json", NO_JSON): "manifest.json cannot be read as JSON",
+    ("CACHE", "manifest.json", b"[]"): "manifest.json holds a list, but must hold a JSON object",
+    ("CACHE", "manifest.json", b"{}"): "manifest.json lacks tokenizers, text, source, max_length",
+    ("CACHE", "manifest.json", GONE): "all 1 shards are there and its manifest is missing",
+    ("CACHE", "00000.arrow", CUT): "bytes, its manifest says",
+    ("CACHE", "00000.arrow", GONE): "00000.arrow is missing",
+    ("RUN", "run.json", NO_TEXT): "run.json cannot be read as JSON",
+    ("RUN", "run.json", b"{}"): "run.json lacks train, preset",
+    ("RUN", "run.json", GONE): "run.json",
+    ("RUN", "state.json", CUT): "state.json cannot be read as JSON",
+    ("RUN", "state.json", b"{}"): "state.json lacks step, model, ema_updates",
+    ("RUN", "state.json", GONE): "holds no complete checkpoint",
+    ("VAE", "config.json", b'{"kind": "vae", "colour": 1}'): "cannot be read as a tokenizer",
+    ("VAE", "config.json", b'{"kind": "vae", "width": -1}'): "cannot be read as a tokenizer",
+    ("VAE", "config.json", b'{"kind": "jpeg"}'): "gives its kind as 'jpeg' and not as one of vae, vq",
+    ("VAE", "model.safetensors", CUT): "cannot be read as a tokenizer",
+    ("VAE", "model.safetensors", GONE): "lacks weights as safetensors",
+    ("T5", "config.json", b"{}"): "is of a None model and not of a 't5'",
+    ("T5", "words.json", NO_JSON): "The text encoder in",
+    ("T5", "words.json", NO_TEXT): "The text encoder in",
+}
+
+
+@pytest.mark.parametrize("what", FILES, ids=lambda what: " ".join(map(str, what)))
+def test_a_damaged_file_is_named(what, places, tmp_path, capsys):
+    whose, file, bytes_ = what
+    folder = shutil.copytree(places[whose], tmp_path / "damaged")
+    [damaged] = folder.rglob(file)
+    if bytes_ is GONE:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:damaged.stat().st_size // 2] if bytes_ == CUT else bytes_)
+    if whose in READERS:
+        assert FILES[what] in refused(READERS[whose](str(folder)), capsys)
+    else:
+        with pytest.raises(ValueError, match=re.escape(FILES[what])):
+            LOADERS[whose](folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged"] and not list(folder.rglob("*.part"))
+
+
+def test_a_line_of_a_log_that_is_no_record_is_named(places, tmp_path, capsys):
+    """As a full disk leaves one."""
+    folder = shutil.copytree(places["RUN"], tmp_path / "run")
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write('{"step": 3, "lo')
+    line = ["train", "--cache", str(places["CACHE"]), "--out", str(folder), "--resume", *"--preset femto".split()]
+    assert "line 3 of" in refused([*line, *"--steps 2 --batch-size 4".split()], capsys)
+
+
+@pytest.mark.parametrize("write", ["model", "tokenizer", "results"])
+def test_a_disk_that_is_full_leaves_the_old_file_and_no_other(write, parts, tmp_path, monkeypatch):
+    """Whatever is being written fails with the system's own error once some of it is there."""
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+    saves = {"model": lambda: save_model(parts.model, tmp_path),
+             "tokenizer": lambda: parts.vae.save_pretrained(tmp_path),
+             "results": lambda: append_results([{**dict.fromkeys(COLUMNS, "1")}], tmp_path / "results.csv")}
+    saves[write]()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        saves[write]()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

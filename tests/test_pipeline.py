@@ -128,7 +128,7 @@ def test_values_out_of_range_are_refused(parts):
     for seed in (-1, 1.5, 2**64, "7"):
         with pytest.raises(ValueError, match="seed must be a whole number from 0 to"):
             pipe("a cat", seed=seed)
-    with pytest.raises(ValueError, match="num_images_per_prompt must be a whole number at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_images_per_prompt must be a whole number from 1 to 4096, got 0"):
         pipe("a cat", num_images_per_prompt=0)
     with pytest.raises(ValueError, match="prompts must be a text or a list of one or more texts"):
         pipe([])

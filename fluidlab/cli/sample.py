@@ -12,10 +12,12 @@ from argparse import SUPPRESS
 from pathlib import Path
 
 from fluidlab.cli.options import add_threads, use_threads
+from fluidlab.config import check_range
 
 KEY = "fluidlab sample"
 MODEL = "random-diffusion-mini"
 SETTINGS = ("guidance_scale", "guidance_schedule", "temperature", "num_inference_steps", "num_denoising_steps")
+LARGEST_SCALE, MOST_COLUMNS = 32, 1024                  # a sheet of more would not fit into memory
 LABEL_WIDTH = 24        # characters of a row's name before it is broken
 
 
@@ -46,8 +48,7 @@ def add_sample(p) -> None:
 def run_sample(args) -> None:
     """Draw pictures from prompts, side by side in one file."""
     use_threads(args)
-    if args.scale < 1:
-        raise ValueError(f"scale must be at least 1, got {args.scale}.")
+    check_range("scale", args.scale, 1, LARGEST_SCALE, kind=int)
     args.model = vars(args).get("model", [MODEL])
     seeds = _seeds(vars(args).get("seed", [0]), vars(args).get("num_images_per_prompt"))
     partial = _reserve(args.out)
@@ -62,9 +63,8 @@ def run_sample(args) -> None:
 
 
 def _seeds(seeds: list[int], number: int | None) -> list[int]:
-    from fluidlab.config import check_range
     if number is not None:
-        check_range("num_images_per_prompt", number, 1, kind=int)
+        check_range("num_images_per_prompt", number, 1, MOST_COLUMNS, kind=int)
     if len(seeds) > 1 and number not in (None, len(seeds)):
         raise ValueError(f"num_images_per_prompt must be the number of seeds, {len(seeds)}, got {number}.")
     return seeds if len(seeds) > 1 else [seeds[0] + i for i in range(number or 1)]

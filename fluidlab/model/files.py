@@ -117,7 +117,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise ValueError(f"{folder} holds no config.json, so it is not a Fluid model's folder.")
     try:
         return ModelConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise ValueError(f"{folder} cannot be read as a Fluid model ({error}); fetch or train it again.") from error
 
 

@@ -216,8 +216,8 @@ def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32, *, s
                          f"{found!r} model and not of a 't5'; give the name of a T5.")
     with reading("text encoder", folder), _no_bars():
         model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
-    words = folder / WORDS_FILE
-    words = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None
+        words = folder / WORDS_FILE
+        words = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None
     return TextEncoder(model, tokenizer, words, features_dtype=features_dtype, max_batch=max_batch,
                        folder=folder).to(device)
 

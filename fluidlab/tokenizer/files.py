@@ -59,7 +59,8 @@ def load_model(build: Callable[[dict], nn.Module], kind: str, folder: str | Path
     found = values.pop("kind", None)
     if found != kind:
         raise ValueError(f"{folder / 'config.json'} is of a tokenizer of kind {found!r}, but {kind!r} was asked for.")
-    model, tensors = build(values), _readable(folder, lambda: load_file(folder / "model.safetensors"))
+    model = _readable(folder, lambda: build(values))
+    tensors = _readable(folder, lambda: load_file(folder / "model.safetensors"))
     weights = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise ValueError(f"{folder / 'model.safetensors'} holds {len(weights)} tensors that do not fit config.json, "
@@ -68,8 +69,8 @@ def load_model(build: Callable[[dict], nn.Module], kind: str, folder: str | Path
     return model.eval().requires_grad_(False)
 
 
-def _readable(folder: Path, read: Callable[[], dict]) -> dict:
+def _readable(folder: Path, read: Callable):
     try:
         return read()
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as a tokenizer ({error}); copy or make it again.") from error

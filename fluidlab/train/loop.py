@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from fluidlab.config import check_type
+from fluidlab.config import check_type, short
 from fluidlab.model.files import save_model, write_json
 from fluidlab.train.checkpoint import checkpoints
 from fluidlab.train.lock import only_run
 from fluidlab.train.memory import enough_memory, keep_freed_memory
 from fluidlab.train.signals import peers, stop_signals
 from fluidlab.train.trainer import Record, Trainer
-from fluidlab.whole import whole_file
+from fluidlab.whole import read_json, whole_file
 
 MAY_CHANGE = {"log_every", "validate_every", "validate_images", "save_every", "keep", "micro_batch", "checkpointing",
               "compile", "shards"}
@@ -145,8 +145,8 @@ class _Keeper:
     def _cut_off(self) -> Record | None:
         """The last step, if it was logged but a stop cut off its validation; its line leaves the log for now."""
         log, done = self.run / "log.jsonl", self.trainer.done
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        last = Record(**json.loads(lines[-1])) if lines else None
+        records = read_log(log)
+        last = Record(**records[-1]) if records else None
         self.trainer.world.barrier()                                  # all have read it
         if last is None or last.step != done or last.val_loss is not None or not self._validates(last.step):
             return None
@@ -181,7 +181,7 @@ def check_same_run(run: Path, asked: dict) -> None:
     """
     if not (run / "run.json").is_file():
         return
-    kept, asked = json.loads((run / "run.json").read_text(encoding="utf-8")), json.loads(json.dumps(asked))
+    kept, asked = read_json(run / "run.json"), json.loads(json.dumps(asked))
     for part in ("model", "train", "fingerprints", "data", "validation"):
         then, now = kept.get(part, {}), asked.get(part, {})
         if part == "data" and then and now:             # what one of them does not name is decided otherwise
@@ -196,6 +196,24 @@ def check_same_run(run: Path, asked: dict) -> None:
 def _trim_log(path: Path, done: int) -> None:
     """Forget lines of steps that will be done again."""
     if path.exists():
-        lines = [s for s in path.read_text(encoding="utf-8").splitlines() if json.loads(s)["step"] <= done]
+        kept = [json.dumps(record) + "\n" for record in read_log(path) if record["step"] <= done]
         with whole_file(path) as beside:
-            beside.write_text("".join(s + "\n" for s in lines), encoding="utf-8")
+            beside.write_text("".join(kept), encoding="utf-8")
+
+
+def read_log(path: Path) -> list[dict]:
+    """The records of a run's log, in order; none where there is no log yet.
+
+    Raises:
+        ValueError: a line is no record, as a full disk can leave one.
+    """
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), start=1):
+        try:
+            record = json.loads(line)
+            Record(**record)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"line {number} of {path} is no record of a step, got {short(line)}: remove it and what "
+                             f"follows.") from error
+        records.append(record)
+    return records
