@@ -43,10 +43,11 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: boo
 
     Raises:
         ValueError: fewer than three different sizes (four with a floor), unequal lengths, or a number that is not
-            positive and finite; bootstrap or seed below 0.
+            positive and finite; points that only a law of infinite numbers fits; bootstrap or
+            seed out of range.
     """
     n, y = _numbers("sizes", sizes), _numbers("losses", losses)
-    check_range("bootstrap", bootstrap, 0, kind=int)
+    check_range("bootstrap", bootstrap, 0, 10 ** 5, kind=int)
     check_range("seed", seed, 0, kind=int)
     least = 4 if floor else 3
     if n.shape != y.shape or n.ndim != 1 or len(np.unique(n)) < least:
@@ -56,13 +57,13 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: boo
     if bad.any():
         raise ValueError(f"sizes and losses must be positive and finite, but {int(bad.sum())} of {len(n)} pairs are "
                          f"not, the first {n[bad][0]:g} with {y[bad][0]:g}.")
-    law = _fit(n, y, floor)
+    law = _finite_fit(n, y, floor)
     if not bootstrap:
         return law
     random, predicted = np.random.default_rng(seed), np.log(law(n))
     residuals = np.log(y) - predicted
     residuals *= np.sqrt(len(n) / max(1, len(n) - (3 if floor else 2)))                # the fit has used some up
-    again = [_fit(n, np.exp(predicted + random.choice(residuals, len(n))), floor) for _ in range(bootstrap)]
+    again = [_finite_fit(n, np.exp(predicted + random.choice(residuals, len(n))), floor) for _ in range(bootstrap)]
     between = {name: np.percentile([getattr(f, name) for f in again], [2.5, 97.5]) for name in ("b", "c")}
     return dataclasses.replace(law, b_interval=Interval(law.b, *map(float, between["b"])),
                                c_interval=Interval(law.c, *map(float, between["c"])))
@@ -74,6 +75,20 @@ def _numbers(name: str, values) -> np.ndarray:
         return np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a list of numbers, got {short(values)}.") from error
+
+
+def _finite_fit(n: np.ndarray, y: np.ndarray, floor: bool) -> PowerLaw:
+    """`_fit`, or `ValueError` where no law that a float can hold goes through the points."""
+    law = None
+    with np.errstate(all="ignore"):
+        try:
+            law = _fit(n, y, floor)
+        except (ValueError, np.linalg.LinAlgError):                     # from least squares over what has overflowed
+            pass
+    if law is None or not np.isfinite([law.a, law.b, law.c, law.r2]).all():
+        raise ValueError(f"no law of finite numbers fits these {len(n)} pairs, whose sizes span a factor of "
+                         f"{n.max() / n.min():.6g} and whose losses one of {y.max() / max(y.min(), 1e-300):.6g}.")
+    return law
 
 
 def _fit(n: np.ndarray, y: np.ndarray, floor: bool) -> PowerLaw:
