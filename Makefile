@@ -26,12 +26,13 @@ endef
 export WANTED HEALTHY
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up course test test-xla lab notebooks lint constraints clean
+.PHONY: help set-up course test test-xla soak lab notebooks lint constraints clean
 
 help:
 	@echo "make course     set up, run every notebook in order, write build/notebooks and build/html"
 	@echo "make test       set up, run every test"
 	@echo "make test-xla   the XLA engine on XLA's own CPU devices, in an environment of its own (7 GB)"
+	@echo "make soak       an hour of the studio and fifty kills of a training; SOAK_MINUTES=5 for less"
 	@echo "make lab        set up, open JupyterLab on notebooks/"
 	@echo "make notebooks  rebuild notebooks/*.ipynb from notebooks/masters/*.py"
 	@echo "make lint       ruff over everything"
@@ -72,6 +73,10 @@ test-xla:
 	  torch==$(XLA_TORCH) torch_xla==$(XLA_TORCH) pytest -e . || exit 1; \
 	echo "$$wanted" > $(XLA_STAMP)
 	@$(OFFLINE) $(XLA_VENV)/bin/python -m pytest -q tests/xla
+
+# What only time shows: does anything grow? SOAK_MINUTES is how long the studio is used.
+soak: set-up
+	@$(OFFLINE) $(PY) -m pytest -q -s tests/soak
 
 lab: set-up
 	@$(PY) -m jupyter lab notebooks

@@ -13,6 +13,8 @@ from pathlib import Path
 ORDER_NAMES = ("raster", "random")
 TOKEN_KINDS = {"softmax": "discrete", "diffusion": "continuous", "flow": "continuous"}      # head -> what a token is
 
+LARGEST = 2**24          # of any number in a ModelConfig: far above every model, far below what torch cannot count
+
 SOLVER_NAMES = ("ancestral", "dpm++", "ddim", "heun", "euler")
 
 
@@ -44,7 +46,24 @@ def cache_dir() -> Path:
 def check_choice(name: str, value, allowed) -> None:
     """Raise `ValueError` unless `value` is one of `allowed`."""
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {short(value)}.")
+
+
+def check_type(name: str, value, kind: type | tuple[type, ...], what: str) -> None:
+    """Raise `ValueError` unless `value` is of the kind, which is `what` in words."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {what}, got {short(value)}.")
+
+
+def short(value, longest: int = 80) -> str:
+    """What was given, as a sentence can hold it: the beginning of what is long, the type of what has several lines."""
+    if isinstance(value, int) and value.bit_length() > 1000:            # Python refuses to write very long numbers
+        return f"a number of {value.bit_length()} bits"
+    shown = repr(value)
+    if len(shown) <= longest and "\n" not in shown:
+        return shown
+    plain = isinstance(value, str | bytes | int | float | list | tuple | dict)
+    return shown[:longest] + "..." if plain else f"a {type(value).__name__}"
 
 
 def check_range(name: str, value, low, high=math.inf, kind=(int, float)) -> None:
@@ -52,7 +71,7 @@ def check_range(name: str, value, low, high=math.inf, kind=(int, float)) -> None
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         what = "a whole number" if kind is int else "a number"
         span = f"at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {what} {span}, got {value!r}.")
+        raise ValueError(f"{name} must be {what} {span}, got {short(value)}.")
 
 
 class _Travels:
@@ -63,8 +82,9 @@ class _Travels:
 
     @classmethod
     def from_dict(cls, values: dict):
+        check_type(cls.__name__, values, dict, "made of a dictionary")
         names = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - names)
+        unknown = sorted(map(str, set(values) - names))
         if unknown:
             raise ValueError(f"{cls.__name__} has no {', '.join(unknown)}; it knows {', '.join(sorted(names))}.")
         return cls(**values)
@@ -113,6 +133,8 @@ class ModelConfig(_Travels):
                      "codebook_size", "token_dim", "num_train_timesteps", "head_repeats"):
             low = {"width": 4, "codebook_size": 2, "num_train_timesteps": 2, "aligner_depth": 0}.get(name, 1)
             check_range(name, getattr(self, name), low, kind=int)
+            if getattr(self, name) > LARGEST:
+                raise ValueError(f"{name} must be at most {LARGEST}, got {short(getattr(self, name))}.")
         if self.head_width is not None:
             check_range("head_width", self.head_width, 4, kind=int)
         if self.width % self.num_heads:
@@ -178,26 +200,28 @@ class TrainConfig(_Travels):
     seed: int = 0
 
     def __post_init__(self):
+        check_type("betas", self.betas, (list, tuple), "two numbers")
         object.__setattr__(self, "betas", tuple(self.betas))                # JSON has lists
         for name in ("steps", "batch_size", "validate_images", "keep"):
             check_range(name, getattr(self, name), 1, kind=int)
         for name in ("checkpointing", "compile"):
             check_choice(name, getattr(self, name), (False, True))
-        for name in ("warmup_steps", "log_every", "validate_every", "save_every", "seed", "micro_batch", "shards"):
+        for name in ("warmup_steps", "log_every", "validate_every", "save_every", "micro_batch", "shards"):
             check_range(name, getattr(self, name), 0, kind=int)
+        check_range("seed", self.seed, 0, 2**63 - 1, kind=int)
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size must be a multiple of micro_batch, got {self.batch_size} and "
                              f"{self.micro_batch}.")
-        if not (isinstance(self.lr, int | float) and 0 < self.lr < math.inf):
-            raise ValueError(f"lr must be a positive finite number, got {self.lr!r}.")
+        if isinstance(self.lr, bool) or not (isinstance(self.lr, int | float) and 0 < self.lr < math.inf):
+            raise ValueError(f"lr must be a positive finite number, got {short(self.lr)}.")
         for name in ("final_lr", "text_dropout", "ema_decay"):
             check_range(name, getattr(self, name), 0, 1)
         check_range("clip", self.clip, 1e-12)
-        check_range("weight_decay", self.weight_decay, 0)
+        check_range("weight_decay", self.weight_decay, 0, 1)
         check_choice("schedule", self.schedule, ("constant", "cosine"))
         check_choice("precision", self.precision, ("float32", "bf16"))
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
-            raise ValueError(f"betas must be two numbers from 0 to below 1, got {self.betas!r}.")
+        if len(self.betas) != 2 or not all(isinstance(b, int | float) and 0 <= b < 1 for b in self.betas):
+            raise ValueError(f"betas must be two numbers from 0 to below 1, got {short(self.betas)}.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ reads, `generate` draws tokens, the tokenizer decodes them, and nothing here kno
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +18,8 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor, nn
 
-from fluidlab.config import SampleConfig, check_choice, check_range
+from fluidlab.config import SampleConfig, check_choice, check_range, check_type
+from fluidlab.device import usable_device
 from fluidlab.model.fluid import Fluid
 from fluidlab.model.noise import streams
 from fluidlab.publish.folder import check_saving, load_parts, read_index, read_training, write_folder
@@ -28,6 +30,8 @@ from fluidlab.sample.edit import canvases, forget, grow, inpaint, outpaint, past
 from fluidlab.sample.generate import Step, generate
 
 SETTINGS = tuple(field.name for field in fields(SampleConfig))
+MOST_IMAGES = 4096                # of one prompt in one call; a list of more would fill the memory unseen
+OPTIONS = (*SETTINGS, "use_cache", "on_step", "callback_on_step_end", "callback_on_step_end_tensor_inputs")
 
 
 @dataclass
@@ -56,6 +60,7 @@ class FluidPipeline(DiffusionPipeline):
 
     def __init__(self, model: Fluid | FluidModel, tokenizer, text_encoder, defaults: dict | None = None):
         super().__init__()
+        check_type("model", model, Fluid, "a Fluid")
         _check_fit(model.config, tokenizer, text_encoder)
         SampleConfig.from_dict(defaults or {})
         self.register_modules(model=FluidModel.of(model), tokenizer=tokenizer, text_encoder=text_encoder)
@@ -137,13 +142,14 @@ class FluidPipeline(DiffusionPipeline):
         by rule, and the tokenizer stay float32, bit for bit.
 
         Raises:
-            ValueError: a dtype that is neither float32 nor bfloat16, or two of them.
+            ValueError: a dtype that is neither float32 nor bfloat16, or two of them; a device that is not here.
         """
         dtypes = [a for a in args if isinstance(a, torch.dtype)] + ([] if dtype is None else [dtype])
         if len(dtypes) > 1:
             raise ValueError(f"to takes one dtype, got {len(dtypes)}: {', '.join(map(str, dtypes))}.")
         wanted = check_dtype(dtypes[0]) if dtypes else None
-        super().to(*(a for a in args if not isinstance(a, torch.dtype)), **options)
+        places = [usable_device(a) if isinstance(a, str) else a for a in args if not isinstance(a, torch.dtype)]
+        super().to(*places, **options)
         for part in (self.model, self.text_encoder):
             if wanted is not None and isinstance(part, nn.Module):
                 part.to(wanted)
@@ -185,6 +191,7 @@ class FluidPipeline(DiffusionPipeline):
                 Tokens in the dictionary that it returns take the place of those so far.
         """
         check_choice("output_type", output_type, (*KINDS, "latent"))
+        check_type("prompt", prompt, (str, list, tuple), "a text or a list of texts")
         prompts = [p for p in ([prompt] if isinstance(prompt, str) else list(prompt))
                    for _ in range(_counted(num_images_per_prompt))]
         check_range("images_at_once", images_at_once, 1, kind=int)
@@ -300,6 +307,10 @@ class FluidPipeline(DiffusionPipeline):
         Args:
             holes: how many tokens are unknown, for every time that `generate` will be called.
         """
+        for name in options:
+            check_choice("an option", name, OPTIONS)
+        for name, function in (("on_step", on_step), ("callback_on_step_end", callback_on_step_end)):
+            check_type(name, function, Callable | None, "a function")
         options = {**self.config.defaults, **options}
         steps = SampleConfig(**{name: options[name] for name in SETTINGS if name in options}).num_inference_steps
         names = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
@@ -359,6 +370,9 @@ class FluidPipeline(DiffusionPipeline):
 
 
 def _check_fit(config, tokenizer, text_encoder) -> None:
+    for name, part, mark in (("tokenizer", tokenizer, "kind"), ("text_encoder", text_encoder, "dim")):
+        if not hasattr(part, mark):
+            raise ValueError(f"{name} must be what load_{name} gives, got a {type(part).__name__}.")
     if tokenizer.kind != config.token_kind:
         raise ValueError(f"head {config.head!r} needs a {config.token_kind} tokenizer, got a {tokenizer.kind} one.")
     size = "codebook_size" if tokenizer.kind == "discrete" else "token_dim"
@@ -379,7 +393,7 @@ def _in_tokens(patch: int, **margins: int) -> tuple[int, ...]:
 
 
 def _counted(num_images_per_prompt: int) -> int:
-    check_range("num_images_per_prompt", num_images_per_prompt, 1, kind=int)
+    check_range("num_images_per_prompt", num_images_per_prompt, 1, MOST_IMAGES, kind=int)
     return num_images_per_prompt
 
 

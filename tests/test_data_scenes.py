@@ -247,7 +247,7 @@ def test_hugging_face_dataset():
         ({"size": 0}, "size is 0; allowed are whole numbers from 1"),
         ({"num_classes": 999}, "num_classes is 999; allowed are whole numbers from 4 to"),
         ({"num_colors": 1}, "num_colors is 1; allowed are whole numbers from 2 to 8"),
-        ({"skills": ()}, "skills is empty"),
+        ({"skills": ()}, "skills is ();"),
         ({"skills": ("dancing",)}, "skill is 'dancing'; allowed are 'single_object'"),
     ],
 )

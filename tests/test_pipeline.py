@@ -128,7 +128,7 @@ def test_values_out_of_range_are_refused(parts):
     for seed in (-1, 1.5, 2**64, "7"):
         with pytest.raises(ValueError, match="seed must be a whole number from 0 to"):
             pipe("a cat", seed=seed)
-    with pytest.raises(ValueError, match="num_images_per_prompt must be a whole number at least 1, got 0"):
+    with pytest.raises(ValueError, match="num_images_per_prompt must be a whole number from 1 to 4096, got 0"):
         pipe("a cat", num_images_per_prompt=0)
     with pytest.raises(ValueError, match="prompts must be a text or a list of one or more texts"):
         pipe([])
@@ -140,7 +140,7 @@ def test_masks_that_fit_no_picture_are_refused(parts):
     for mask, options, sentence in ((hole.int(), {}, r"must be bool of shape \(H, W\), got torch.int32"),
                                     (hole[None], {}, r"must be bool of shape \(H, W\), got torch.bool of shape \(1,"),
                                     (hole[:60], {}, "multiples of 16 pixels, got 60x64"),
-                                    (hole, {"ring": -1}, "ring must be at least 0, got -1"),
+                                    (hole, {"ring": -1}, "ring must be a whole number at least 0, got -1"),
                                     (~hole, {}, "same number of unknown tokens, at least 1, got 0 to 0")):
         with pytest.raises(ValueError, match=sentence):
             pipe.inpaint(image, mask, "a cat", seed=0, **options)

@@ -14,17 +14,19 @@ ANYTHING = {"*"}
 MAY_IMPORT = {
     "config": set(),
     "layers": set(),
+    "device": set(),
+    "whole": set(),
     "presets": {"config"},
-    "hub": {"config"},
-    "data": {"config", "hub"},
-    "tokenizer": {"config", "hub"},
-    "text": {"config", "layers", "hub"},
-    "model": {"config", "layers", "text.aligner"},
+    "hub": {"config", "whole"},
+    "data": {"config", "hub", "whole"},
+    "tokenizer": {"config", "device", "hub", "whole"},
+    "text": {"config", "device", "layers", "hub"},
+    "model": {"config", "layers", "text.aligner", "whole"},
     "sample": {"config", "layers", "model"},
-    "train": {"config", "layers", "presets", "data", "model"},
-    "evaluate": {"config", "hub", "model", "sample", "tokenizer", "text", "data.scenes"},
+    "train": {"config", "layers", "presets", "data", "model", "whole"},
+    "evaluate": {"config", "hub", "model", "sample", "tokenizer", "text", "data.scenes", "whole"},
     "publish": {"config", "hub", "tokenizer", "text", "model", "data.token_cache"},
-    "pipeline": {"config", "presets", "tokenizer", "text", "model", "sample", "publish"},
+    "pipeline": {"config", "device", "presets", "tokenizer", "text", "model", "sample", "publish"},
     "bench": ANYTHING,
     "viz": ANYTHING,
     "checks": ANYTHING,
@@ -34,7 +36,8 @@ MAY_IMPORT = {
 }
 IMPORTED_BY_NOTHING = {"bench", "viz", "checks", "cli"}
 FACES = {"__main__", "__init__"}             # the command and the public names
-OUTSIDE = {"config": set(), "layers": {"torch"}, "presets": set(), "model": {"torch", "safetensors", "numpy", "tqdm"}}
+OUTSIDE = {"config": set(), "layers": {"torch"}, "device": {"torch"}, "whole": set(), "presets": set(),
+           "model": {"torch", "safetensors", "numpy", "tqdm"}}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -44,11 +44,15 @@ def log_of(run) -> list[dict]:
 
 
 def test_killed_at_twenty_random_moments_runs_end_with_the_same_losses(tmp_path):
-    """SIGKILL cannot be answered. It comes during start, steps, validation and saves; a run that has ended before
-    twenty kills is followed by another."""
-    chance, kills, runs = random.Random(0), 0, [tmp_path / "run0"]
+    end_with_the_same_losses(tmp_path, kills=20, seed=0)
+
+
+def end_with_the_same_losses(tmp_path, kills: int, seed: int):
+    """SIGKILL cannot be answered. It comes during start, steps, validation and saves; a run that has ended before all
+    kills is followed by another. Losses and weights are then bit-equal to those of a run that was left alone."""
+    chance, left, runs = random.Random(seed), kills, [tmp_path / "run0"]
     whole = train(fresh(config=RECIPE), tmp_path / "whole", progress=False)
-    while kills < 20:
+    while left:
         run = runs[-1]
         status = in_child(lambda run=run: train(fresh(config=RECIPE), run, resume=True, progress=False),
                           chance.uniform(0.02, 0.4))
@@ -56,7 +60,7 @@ def test_killed_at_twenty_random_moments_runs_end_with_the_same_losses(tmp_path)
         if (run / "model" / "config.json").is_file():
             runs.append(tmp_path / f"run{len(runs)}")
             continue
-        kills += 1
+        left -= 1
         if checkpoints(run):                               # whatever has a name can be read
             averaged_model(run)
     theirs = load_model(tmp_path / "whole" / "model")

@@ -1,7 +1,7 @@
 """The command `fluidlab`; `fluidlab --help` lists what it can do.
 
 Every command is two functions in a file of this folder: one that adds its options, one that runs it. Mistakes are one
-sentence on stderr and exit code 2; Ctrl-C is exit code 130 after the state has been saved.
+sentence on stderr and exit code 2, and so is a lack of memory; Ctrl-C is exit code 130 after the state has been saved.
 """
 
 import argparse
@@ -35,8 +35,19 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, FloatingPointError, OSError) as error:
-        print(f"fluidlab {args.command}: {error}", file=sys.stderr)
-        return 2
+        return refused(args.command, error)
+    except (MemoryError, RuntimeError) as error:
+        from fluidlab.train.memory import lack_of_memory
+        told = lack_of_memory(error)
+        if told is None:
+            raise
+        return refused(args.command, told)
+
+
+def refused(command: str, why) -> int:
+    """Say in one line why a command ends here; returns the exit code."""
+    print(f"fluidlab {command}: {' '.join(str(why).split())}", file=sys.stderr)
+    return 2
 
 
 def run(argv: list[str]) -> int:

@@ -81,28 +81,13 @@ def precision(args):
     return {"float32": torch.float32, "bf16": torch.bfloat16}[args.precision]
 
 
-def device(args) -> str:
-    """The device of --device.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    import torch
-    try:
-        torch.zeros(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:        # the latter where torch was built without the device
-        told = " ".join(str(error).split())[:120].rstrip(".")
-        raise ValueError(f"--device {args.device} cannot be used on this machine ({told}).") from error
-    return args.device
-
-
 def load_parts(args) -> tuple[dict, object]:
     """Tokenizers by name and the text encoder, as the options say."""
     from fluidlab.text import load_text_encoder
     from fluidlab.tokenizer import load_tokenizer
-    tokenizers = {name: load_tokenizer(name, image_size=args.image_size, device=device(args), dtype=precision(args),
+    tokenizers = {name: load_tokenizer(name, image_size=args.image_size, device=args.device, dtype=precision(args),
                                        max_batch=args.max_batch) for name in args.tokenizers}
-    return tokenizers, load_text_encoder(args.text_encoder, precision(args), device=device(args))
+    return tokenizers, load_text_encoder(args.text_encoder, precision(args), device=args.device)
 
 
 def count_images(source, wanted: int | None) -> tuple[object, int]:

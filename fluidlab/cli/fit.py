@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fluidlab.cli.options import add_threads, given, use_threads
+from fluidlab.config import check_range
 
 
 def add_fit(p) -> None:
@@ -40,12 +41,13 @@ def fit_image_tokenizer(args) -> None:
     from fluidlab.data.photos import PhotoCrops
     from fluidlab.data.scenes import EmojiScenes
     from fluidlab.tokenizer.fit import TOKENIZERS, FitConfig, fit_tokenizer
+    check_range("photo_share", args.photo_share, 0, 1)
+    if args.codebook_size is not None and args.what != "vq":
+        raise ValueError(f"codebook_size is for fit vq alone, got it for fit {args.what}.")
     config = FitConfig(**given(lr=args.lr, batch_size=args.batch_size))
     scenes, photos = EmojiScenes("train"), PhotoCrops("train")
     num_photos = round(args.photo_share * config.batch_size)
     num_scenes = config.batch_size - num_photos
-    if not 0 <= num_photos <= config.batch_size:
-        raise ValueError(f"photo_share must be a number from 0 to 1, got {args.photo_share}.")
 
     def batches(step: int) -> torch.Tensor:
         parts = [source.batch([(step * n + i) % len(source) for i in range(n)])

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fluidlab.config import check_range
+from fluidlab.config import check_range, check_type
 
 # torchrun, without its advice and without its traceback after Ctrl-C; a Ctrl-Break reaches its processes besides
 TORCHRUN = """
@@ -42,6 +42,7 @@ def launch(arguments: Sequence[str], processes: int = 1) -> None:
         KeyboardInterrupt: after Ctrl-C, once the run has stopped.
     """
     check_range("processes", processes, 1, kind=int)
+    check_type("arguments", arguments, (list, tuple), "a list of words of a command line")
     arguments = [str(a) for a in arguments]
     if processes == 1:
         from fluidlab.cli import run

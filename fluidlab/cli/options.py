@@ -2,6 +2,10 @@
 
 import argparse
 
+from fluidlab.config import check_range
+
+MOST_THREADS = 4096         # with very many, OpenMP ends the process without a word
+
 
 def add_threads(p: argparse.ArgumentParser) -> None:
     p.add_argument("--threads", type=int, default=0, help="CPU threads, 0 = all")
@@ -9,8 +13,7 @@ def add_threads(p: argparse.ArgumentParser) -> None:
 
 def use_threads(args) -> None:
     import torch
-    if args.threads < 0:
-        raise ValueError(f"threads must be at least 0, got {args.threads}.")
+    check_range("threads", args.threads, 0, MOST_THREADS, kind=int)
     if args.threads:
         torch.set_num_threads(args.threads)
 

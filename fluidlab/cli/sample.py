@@ -12,10 +12,12 @@ from argparse import SUPPRESS
 from pathlib import Path
 
 from fluidlab.cli.options import add_threads, use_threads
+from fluidlab.config import check_range
 
 KEY = "fluidlab sample"
 MODEL = "random-diffusion-mini"
 SETTINGS = ("guidance_scale", "guidance_schedule", "temperature", "num_inference_steps", "num_denoising_steps")
+LARGEST_SCALE, MOST_COLUMNS = 32, 1024                  # a sheet of more would not fit into memory
 LABEL_WIDTH = 24        # characters of a row's name before it is broken
 
 
@@ -46,8 +48,7 @@ def add_sample(p) -> None:
 def run_sample(args) -> None:
     """Draw pictures from prompts, side by side in one file."""
     use_threads(args)
-    if args.scale < 1:
-        raise ValueError(f"scale must be at least 1, got {args.scale}.")
+    check_range("scale", args.scale, 1, LARGEST_SCALE, kind=int)
     args.model = vars(args).get("model", [MODEL])
     seeds = _seeds(vars(args).get("seed", [0]), vars(args).get("num_images_per_prompt"))
     partial = _reserve(args.out)
@@ -62,9 +63,8 @@ def run_sample(args) -> None:
 
 
 def _seeds(seeds: list[int], number: int | None) -> list[int]:
-    from fluidlab.config import check_range
     if number is not None:
-        check_range("num_images_per_prompt", number, 1, kind=int)
+        check_range("num_images_per_prompt", number, 1, MOST_COLUMNS, kind=int)
     if len(seeds) > 1 and number not in (None, len(seeds)):
         raise ValueError(f"num_images_per_prompt must be the number of seeds, {len(seeds)}, got {number}.")
     return seeds if len(seeds) > 1 else [seeds[0] + i for i in range(number or 1)]
@@ -87,13 +87,14 @@ def _draw(args, seeds: list[int]) -> tuple[list, list[dict]]:
     import torch
 
     from fluidlab.config import SampleConfig
+    from fluidlab.device import usable_device
     from fluidlab.pipeline import FluidPipeline
     from fluidlab.viz.studio import heard
     asked = {name: value for name, value in vars(args).items() if name in SETTINGS}
     SampleConfig(**asked)                                                       # refused before a model is read
     pixels, rows, told = [], [], set()
     for name in args.model:
-        pipe = FluidPipeline.from_pretrained(name, dtype=getattr(torch, args.dtype)).to(_device(args.device))
+        pipe = FluidPipeline.from_pretrained(name, dtype=getattr(torch, args.dtype)).to(usable_device(args.device))
         settings = SampleConfig(**{**pipe.config.defaults, **asked}).to_dict()
         for prompt in args.prompt:
             output, notes = heard(lambda pipe=pipe, prompt=prompt: pipe([prompt] * len(seeds), seed=seeds, **asked))
@@ -103,19 +104,6 @@ def _draw(args, seeds: list[int]) -> tuple[list, list[dict]]:
                 print(f"fluidlab sample: {note}", file=sys.stderr)
             told.add(prompt)
     return pixels, rows
-
-
-def _device(name: str):
-    import torch
-    try:
-        device = torch.device(name)
-        if device.type == "meta":
-            raise RuntimeError("its tensors have no numbers")
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0][:200]
-        raise ValueError(f"device must be one that torch can use on this machine, got {name!r}: {cause}") from error
-    return device
 
 
 def _sheet(pixels: list, rows: list[dict], seeds: list[int], args):

@@ -19,11 +19,10 @@ def add_shards(p) -> None:
 
 def run_shards(args) -> None:
     """Look at one real training step: what each process holds, gathers and sends. Under torchrun, sharded."""
-    import json
-
     from fluidlab.cli.train import make_trainer
     from fluidlab.config import TOKEN_KINDS, TrainConfig, check_choice
     from fluidlab.data.token_cache import TokenCache, cache_tokenizer
+    from fluidlab.model.files import write_json
     from fluidlab.train.parallel import start
     from fluidlab.train.shards import look_at_step
     use_threads(args)
@@ -36,8 +35,8 @@ def run_shards(args) -> None:
                                           head=args.head))
         if world.rank == 0:
             args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps({"preset": args.preset, "order": args.order, "head": args.head,
-                                            "batch_size": args.batch_size, **facts}) + "\n", encoding="utf-8")
+            write_json(args.out, {"preset": args.preset, "order": args.order, "head": args.head,
+                                  "batch_size": args.batch_size, **facts})
             print(in_words(facts))
     finally:
         world.close()

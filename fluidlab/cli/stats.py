@@ -1,6 +1,6 @@
 """`fluidlab stats`: mean and deviation of a VAE's latents over your images, measured and kept."""
 
-from fluidlab.cli.captions import add_captions, add_real_parts, device, open_source, precision, report, rows_at_most
+from fluidlab.cli.captions import add_captions, add_real_parts, open_source, precision, report, rows_at_most
 from fluidlab.cli.options import add_source, add_threads, use_threads
 
 
@@ -23,7 +23,7 @@ def run_stats(args) -> None:
     use_threads(args)
     check_range("num_images", args.num_images, 1, kind=int)
     check_range("batch_size", args.batch_size, 1, kind=int)
-    tokenizer = load_tokenizer(args.tokenizer, image_size=args.image_size, device=device(args), dtype=precision(args),
+    tokenizer = load_tokenizer(args.tokenizer, image_size=args.image_size, device=args.device, dtype=precision(args),
                                max_batch=args.max_batch, statistics=False)
     args.image_size = tokenizer.grid[0] * tokenizer.patch_size
     source, facts = open_source(args)

@@ -171,8 +171,6 @@ def add_export(p) -> None:
 
 def run_export(args) -> None:
     """Turn a run's last checkpoint into a pipeline folder (half precision), and its log into rows of results.csv."""
-    import json
-
     import torch
 
     from fluidlab.config import SampleConfig, TrainConfig
@@ -182,10 +180,12 @@ def run_export(args) -> None:
     from fluidlab.text import load_text_encoder
     from fluidlab.tokenizer import SHIPPED, load_tokenizer
     from fluidlab.train.checkpoint import averaged_model
+    from fluidlab.train.loop import read_log
+    from fluidlab.whole import read_json
     defaults = given(guidance_scale=args.guidance_scale, temperature=args.temperature)
     SampleConfig(**defaults)
     model, steps = averaged_model(args.trained)
-    facts = json.loads((args.trained / "run.json").read_text(encoding="utf-8"))
+    facts = read_json(args.trained / "run.json", "train", "preset")
     config = TrainConfig.from_dict(facts["train"])
     tokenizer, text_encoder = load_tokenizer(args.tokenizer), load_text_encoder(args.text_encoder)
     found, made = {"tokenizer": tokens_fingerprint(tokenizer)}, facts.get("fingerprints", {}).get("text_encoder")
@@ -203,12 +203,12 @@ def run_export(args) -> None:
                                             **({"defaults": defaults} if defaults else {})})
     write_json(args.out / "training.json", {**facts, "steps": steps, "images": steps * config.batch_size})
     if args.results is not None:
-        log = [json.loads(line) for line in (args.trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
         base = {"order": model.config.order, "head": model.config.head, "preset": facts["preset"],
                 "params": model.count_parameters()["total"], "seed": config.seed,
                 **{key: facts.get(key, value) for key, value in provenance().items()}}       # of the training
         rows = [{**base, "steps": r["step"], "metric": metric, "value": round(r[key], 6)}
-                for r in log if r["step"] <= steps for key, metric in (("loss", "train_loss"), ("val_loss", "val_loss"))
+                for r in read_log(args.trained / "log.jsonl") if r["step"] <= steps
+                for key, metric in (("loss", "train_loss"), ("val_loss", "val_loss"))
                 if r[key] is not None]
         append_results(rows, args.results)
     print(f"{args.out}: {model.config.order} + {model.config.head}, {steps * config.batch_size} images seen")

@@ -10,12 +10,15 @@ memory.
 """
 
 import itertools
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from fluidlab.config import check_type
 from fluidlab.data.atlas import CLASSES, COLORS, scale_layers, tint
 from fluidlab.data.grammar import RELATIONS, SKILLS, describe
 from fluidlab.data.heldout import is_heldout, is_heldout_color, is_heldout_pair
@@ -55,6 +58,14 @@ def _check(name: str, value, allowed) -> None:
         raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(repr, allowed))}.")
 
 
+def _whole(index) -> int:
+    """An index as a plain number, if it is a whole one of any library."""
+    try:
+        return operator.index(index)
+    except TypeError:
+        raise ValueError(f"the index of a scene is {index!r}; allowed are whole numbers.") from None
+
+
 class EmojiScenes(Dataset):
     """Pictures of emoji with captions; a map-style data set.
 
@@ -85,10 +96,11 @@ class EmojiScenes(Dataset):
                                        ("num_colors", num_colors, 2, len(COLORS))):  # fmt: skip
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise ValueError(f"{name} is {value!r}; allowed are whole numbers from {low} to {high}.")
-        if not skills:
-            raise ValueError(f"skills is empty; allowed are {', '.join(map(repr, SKILLS))}.")
+        if not isinstance(skills, tuple | list) or not skills:
+            raise ValueError(f"skills is {skills!r}; allowed are lists of {', '.join(map(repr, SKILLS))}.")
         for skill in skills:
             _check("skill", skill, SKILLS)
+        _check("backgrounds", backgrounds, (True, False))
         self.split, self.image_size, self.seed, self.size = split, image_size, seed, size
         self.classes, self.colors = CLASSES[:num_classes], tuple(COLORS)[:num_colors]
         self.offset, self.backgrounds, self.skills = offset, backgrounds, tuple(skills)
@@ -112,7 +124,8 @@ class EmojiScenes(Dataset):
 
     def batch(self, indices) -> tuple[torch.Tensor, list[str]]:
         """Images uint8 (B, 3, H, W) and captions of several scenes, equal to those of `scenes[i]`."""
-        indices = [int(index) for index in indices]
+        check_type("indices", indices, Iterable, "a list of whole numbers")
+        indices = [_whole(index) for index in indices]
         images = np.empty((len(indices), 3, self.image_size, self.image_size), np.uint8)
         captions = []
         for index, image in zip(indices, images, strict=True):
@@ -142,7 +155,7 @@ class EmojiScenes(Dataset):
         return to_hf_dataset(self, num_scenes)
 
     def _rng(self, index: int) -> SplitMix64:
-        if not 0 <= index < self.size:
+        if not 0 <= _whole(index) < self.size:
             raise IndexError(f"scene {index} does not exist; this split has scenes 0 to {self.size - 1}.")
         return SplitMix64(hash_text(self.split), self.seed, int(index))
 

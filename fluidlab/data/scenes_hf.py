@@ -26,8 +26,8 @@ def to_hf_dataset(scenes, num_scenes: int) -> datasets.Dataset:
     Raises:
         ValueError: there are fewer scenes than asked for.
     """
-    if not 1 <= num_scenes <= len(scenes):
-        raise ValueError(f"num_scenes is {num_scenes}; allowed are 1 to {len(scenes)}.")
+    if isinstance(num_scenes, bool) or not isinstance(num_scenes, int) or not 1 <= num_scenes <= len(scenes):
+        raise ValueError(f"num_scenes is {num_scenes!r}; allowed are 1 to {len(scenes)}.")
     rows = {name: [] for name in COLUMNS}
     for index in range(num_scenes):
         scene = scenes[index]

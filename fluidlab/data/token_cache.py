@@ -6,14 +6,13 @@ tokenizers, encoder and source made it and refuses to be mixed with others. Writ
 `shards.py`, the order of rows `shuffle.py`.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fluidlab.config import check_range
+from fluidlab.config import check_range, check_type
 from fluidlab.data.cache_writing import tokens_fingerprint, weights_fingerprint, write_cache
 from fluidlab.data.shards import (
     AGAIN,
@@ -29,6 +28,7 @@ from fluidlab.data.shards import (
 )
 from fluidlab.data.shuffle import FullShuffle, WindowShuffle
 from fluidlab.data.streaming import ShardStream, is_url, remote_manifest
+from fluidlab.whole import read_json
 
 __all__ = ["MANIFEST", "TokenCache", "cache_tokenizer", "missing_shards", "read_manifest", "tokens_fingerprint",
            "weights_fingerprint", "what_is_missing", "write_cache"]
@@ -59,7 +59,7 @@ def read_manifest(folder: str | Path) -> dict:
         return remote_manifest(str(folder))
     folder = Path(folder)
     if (folder / MANIFEST).is_file():
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return read_json(folder / MANIFEST, "tokenizers", "text", "source", "max_length")
     if not (folder / PLAN).is_file():
         raise ValueError(f"{folder} holds no token cache; `fluidlab cache` makes one.")
     raise ValueError(f"{folder} holds no token cache that is complete: {what_is_missing(folder)}; `fluidlab cache` "
@@ -85,6 +85,7 @@ class TokenCache:
 
     def __init__(self, folder: str | Path, tokenizer: str | None = None, *, stream: bool = False,
                  window: int | None = None, ahead: int = 0):
+        check_type("folder", folder, (str, Path), "a path or an address")
         if is_url(folder) and not stream:
             raise ValueError(f"{folder} is an address, which is read with stream=True; got stream=False.")
         window = WINDOW if stream and window is None else window

@@ -40,7 +40,7 @@ class DetectorRecipe:
     save_every: int = 500
 
     def __post_init__(self):
-        if min(self.steps, self.batch_size, self.save_every) < 1 or self.lr <= 0:
+        if min(self.steps, self.batch_size, self.save_every) < 1 or not 0 < self.lr <= 1:
             raise ValueError(f"Got steps={self.steps}, batch_size={self.batch_size}, save_every={self.save_every}, "
                              f"lr={self.lr}; all must be positive.")
 

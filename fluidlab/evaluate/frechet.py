@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fluidlab.config import check_type
+
+LARGEST = 1e60             # of a feature; the distance multiplies four of them
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -46,14 +50,18 @@ def gaussian_of(features: Tensor) -> Gaussian:
     """The Gaussian with the mean and the (unbiased) covariance of features (n, F).
 
     Raises:
-        ValueError: fewer than two vectors, or a number that is not finite.
+        ValueError: fewer than two vectors, or a number that is not finite or beyond `LARGEST`.
     """
-    if features.ndim != 2 or len(features) < 2:
+    check_type("features", features, Tensor, "a tensor (n, F)")
+    if features.ndim != 2 or len(features) < 2 or not features.shape[1]:
         raise ValueError(f"a covariance needs at least 2 feature vectors (n, F), got {tuple(features.shape)}.")
     values = features.double().cpu().numpy()
     if not np.isfinite(values).all():
         raise ValueError(f"{int((~np.isfinite(values)).any(axis=1).sum())} of {len(values)} feature vectors hold "
                          f"numbers that are not finite.")
+    if np.abs(values).max() > LARGEST:
+        raise ValueError(f"features must be at most {LARGEST:g}, since they are squared twice, got "
+                         f"{np.abs(values).max():g}.")
     return Gaussian(values.mean(axis=0), np.atleast_2d(np.cov(values, rowvar=False)), len(values))
 
 

@@ -8,7 +8,6 @@ are drawn after an interruption are those that would have been drawn without it.
 """
 
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from fluidlab.evaluate.geneval_prompts import parse_prompt
 from fluidlab.evaluate.geneval_rules import PUBLISHED, Found, Rules, faults, kept
 from fluidlab.evaluate.moments import to_bytes
 from fluidlab.evaluate.resume import digest_of, keep_plan
+from fluidlab.whole import whole_file
 
 Draw = Callable[[list[str], list[int]], Tensor]  # prompts and seeds to images (B, 3, H, W) in [-1, 1]
 IMAGES_PER_PROMPT = 4
@@ -69,10 +69,9 @@ def _sample(folder: Path, index: int, k: int) -> Path:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Written beside and renamed: a picture that is there is whole."""
-    beside = path.with_name(path.name + ".part")
-    write(beside)
-    os.replace(beside, path)
+    """A picture that is there is whole."""
+    with whole_file(path) as beside:
+        write(beside)
 
 
 def find_images(folder: str | Path) -> list[tuple[Path, dict]]:

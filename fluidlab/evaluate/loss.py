@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fluidlab.config import check_range
+from fluidlab.config import check_range, short
 from fluidlab.model.fluid import Fluid
 
 
@@ -117,8 +117,11 @@ def _batches(model: Fluid, data, num_images: int, batch_size: int, seed: int, wo
 
     A sharded model computes in all processes or in none, so one that has run out of batches repeats the last, as 0.
     """
+    if not hasattr(data, "gather"):
+        raise ValueError(f"data must have .gather(indices) and a length, as a TokenCache has, got {short(data)}.")
     if not 1 <= num_images <= len(data):
         raise ValueError(f"num_images must be from 1 to {len(data)}, got {num_images}.")
+    check_range("batch_size", batch_size, 1, kind=int)
     device, starts = next(model.parameters()).device, range(0, num_images, batch_size)
     rank, size, place = (0, 1, lambda t: t.to(device)) if world is None else (world.rank, world.size, world.place)
     for number in range(rank, math.ceil(len(starts) / size) * size, size):

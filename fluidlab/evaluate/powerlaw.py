@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fluidlab.config import check_range, short
 from fluidlab.evaluate.statistics import Interval
 
 
@@ -42,9 +43,12 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: boo
 
     Raises:
         ValueError: fewer than three different sizes (four with a floor), unequal lengths, or a number that is not
-            positive and finite.
+            positive and finite; points that only a law of infinite numbers fits; bootstrap or
+            seed out of range.
     """
-    n, y = (np.asarray(values, dtype=float) for values in (sizes, losses))
+    n, y = _numbers("sizes", sizes), _numbers("losses", losses)
+    check_range("bootstrap", bootstrap, 0, 10 ** 5, kind=int)
+    check_range("seed", seed, 0, kind=int)
     least = 4 if floor else 3
     if n.shape != y.shape or n.ndim != 1 or len(np.unique(n)) < least:
         raise ValueError(f"a power law{' with a floor' if floor else ''} needs at least {least} different sizes, got "
@@ -53,7 +57,7 @@ def fit_power_law(sizes: Sequence[float], losses: Sequence[float], *, floor: boo
     if bad.any():
         raise ValueError(f"sizes and losses must be positive and finite, but {int(bad.sum())} of {len(n)} pairs are "
                          f"not, the first {n[bad][0]:g} with {y[bad][0]:g}.")
-    law = _fit(n, y, floor)
+    law = _finite_fit(n, y, floor)
     if not bootstrap:
         return law
     again = _fitted_again(law, n, y, floor, bootstrap, seed)
@@ -79,7 +83,29 @@ def _fitted_again(law: PowerLaw, n: np.ndarray, y: np.ndarray, floor: bool, time
     random, predicted = np.random.default_rng(seed), np.log(law(n))
     residuals = np.log(y) - predicted
     residuals *= np.sqrt(len(n) / max(1, len(n) - (3 if floor else 2)))                # the fit has used some up
-    return [_fit(n, np.exp(predicted + random.choice(residuals, len(n))), floor) for _ in range(times)]
+    return [_finite_fit(n, np.exp(predicted + random.choice(residuals, len(n))), floor) for _ in range(times)]
+
+
+def _numbers(name: str, values) -> np.ndarray:
+    """Values as an array of floats."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a list of numbers, got {short(values)}.") from error
+
+
+def _finite_fit(n: np.ndarray, y: np.ndarray, floor: bool) -> PowerLaw:
+    """`_fit`, or `ValueError` where no law that a float can hold goes through the points."""
+    law = None
+    with np.errstate(all="ignore"):
+        try:
+            law = _fit(n, y, floor)
+        except (ValueError, np.linalg.LinAlgError):                     # from least squares over what has overflowed
+            pass
+    if law is None or not np.isfinite([law.a, law.b, law.c, law.r2]).all():
+        raise ValueError(f"no law of finite numbers fits these {len(n)} pairs, whose sizes span a factor of "
+                         f"{n.max() / n.min():.6g} and whose losses one of {y.max() / max(y.min(), 1e-300):.6g}.")
+    return law
 
 
 def _fit(n: np.ndarray, y: np.ndarray, floor: bool) -> PowerLaw:
@@ -116,7 +142,9 @@ def hold_out_largest(sizes: Sequence[float], losses: Sequence[float], *, floor: 
     Raises:
         ValueError: too few sizes are left, as for `fit_power_law`.
     """
-    n, y = (np.asarray(values, dtype=float) for values in (sizes, losses))
+    n, y = _numbers("sizes", sizes), _numbers("losses", losses)
+    if not n.size or n.shape != y.shape:
+        raise ValueError(f"the largest of some sizes is held out, each with its loss, got {n.size} and {y.size}.")
     largest = n == n.max()
     law = fit_power_law(n[~largest], y[~largest], floor=floor, bootstrap=0)
     measured = float(y[largest].mean())

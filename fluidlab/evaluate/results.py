@@ -1,7 +1,6 @@
 """`data/results.csv`: every number that is shown, with the command and the commit that made it."""
 
 import csv
-import os
 import shlex
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fluidlab.config import data_dir
+from fluidlab.whole import whole_file
 
 COLUMNS = ("order", "head", "preset", "params", "steps", "seed", "metric", "value", "torch", "commit", "command")
 
@@ -54,12 +54,10 @@ def append_results(rows: list[dict], path: str | Path | None = None) -> Path:
 def write_table(rows: Iterable[dict], columns: tuple[str, ...], path: Path) -> Path:
     """Write a CSV file beside the old one and put it in its place, so that it is never half there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("w", newline="", encoding="utf-8") as f:
+    with whole_file(path) as beside, beside.open("w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
     return path
 
 

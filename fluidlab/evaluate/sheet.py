@@ -4,13 +4,14 @@ The study's models are too many to ship, what they draw is not: rows of variants
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, PngImagePlugin
 from torch import Tensor
+
+from fluidlab.whole import whole_file
 
 KEY = "fluidlab sheet"
 
@@ -35,9 +36,8 @@ def write_sheet(path: str | Path, pixels: Tensor, facts: dict) -> Path:
     text = PngImagePlugin.PngInfo()
     text.add_itxt(KEY, json.dumps(facts))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    Image.fromarray(array.numpy()).save(temporary, format="PNG", pnginfo=text, optimize=True)
-    os.replace(temporary, path)
+    with whole_file(path) as beside:
+        Image.fromarray(array.numpy()).save(beside, format="PNG", pnginfo=text, optimize=True)
     return path
 
 

@@ -1,10 +1,11 @@
 """Which files a model's folder needs, and whether they are there. Nothing here knows what a model is."""
 
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from fluidlab.whole import read_json
 
 WEIGHTS = ("model", "diffusion_pytorch_model")                # as transformers and as diffusers call them
 UNSAFE = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".pkl")
@@ -72,17 +73,6 @@ class Wanted:
     def instead(self) -> str:
         """What else could be given, for the end of a sentence."""
         return f", or one of {', '.join(self.shipped)}" if self.shipped else ""
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object from a file; `ValueError` with its name if it is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}): fetch or write it again.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds a {type(values).__name__}, but must hold a JSON object.")
-    return values
 
 
 @contextlib.contextmanager

@@ -8,10 +8,12 @@ with its revisions and the local cache stands in snapshot.py.
 import os
 from pathlib import Path
 
-from fluidlab.config import data_dir
+from fluidlab.config import data_dir, short
 from fluidlab.hub.failures import hub_failure
 from fluidlab.hub.files import Wanted, read_json
 from fluidlab.hub.snapshot import PIPELINE, Repository, ask_hub
+
+LONGEST = 4096           # characters of a name: of a path on every system
 
 
 def split_name(name: str, subfolder: str | None = None,
@@ -59,10 +61,11 @@ def find_model(name: str | Path, wanted: Wanted, *, subfolder: str | None = None
     Warns:
         UserWarning: "main" has no safetensors, and those that the hub's own converter proposed are used.
     """
-    if not isinstance(name, str | Path) or not str(name).strip():
-        raise ValueError(f"A {wanted.what} is named by a shipped name, a folder or a Hugging Face id, got {name!r}.")
+    if not isinstance(name, str | Path) or not str(name).strip() or len(str(name)) > LONGEST:
+        raise ValueError(f"A {wanted.what} is named by a shipped name, a folder or a Hugging Face id, got "
+                         f"{short(name)}.")
     here = data_dir() / name if str(name) in wanted.shipped else as_path(name)
-    if here.is_dir():
+    if _is_folder(here):
         return _in_folder(here, wanted, subfolder, revision)
     if can_only_be_a_path(name):
         raise ValueError(f"The {wanted.what} {str(name)!r} cannot be loaded, because there is no such folder: give an "
@@ -98,6 +101,14 @@ def reach(name: str, kind: str = "model") -> str | None:
     except Exception as error:                                 # what clients raise varies, and all of it ends here
         what = {"dataset": "data set"}.get(kind, kind)
         raise hub_failure(error, what, name, repo=repo, revision=revision, kind=kind) from error
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is one; a name that no folder can have is none."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _in_folder(here: Path, wanted: Wanted, subfolder: str | None, revision: str | None) -> Path:

@@ -1,7 +1,6 @@
 """A model as a folder: `config.json` and `model.safetensors`. Nothing is unpickled and nothing is executed."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -11,27 +10,22 @@ from safetensors.torch import load_file, save_file
 from fluidlab.config import ModelConfig
 from fluidlab.layers import fill, whole
 from fluidlab.model.fluid import Fluid
+from fluidlab.whole import whole_file
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILE_BYTES = 4 * 10 ** 9
 
 
 def write_json(path: Path, values: dict) -> None:
-    """Written beside and renamed, so that a reader never finds half a file."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """JSON, indented."""
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Written beside and renamed."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary)
-    except SafetensorError as error:                                 # a full disk, for example
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"{path} could not be written ({error}).") from error
-    os.replace(temporary, path)
+    """Safetensors."""
+    with whole_file(path) as beside:
+        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, beside)
 
 
 def save_model(model: Fluid, folder: str | Path, *, dtype: torch.dtype = torch.float32,
@@ -45,6 +39,8 @@ def save_model(model: Fluid, folder: str | Path, *, dtype: torch.dtype = torch.f
         weights: other weights of the same names, for example a running mean; None = the model's own.
         write: False in every process but one.
     """
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point one, such as torch.float16, got {dtype!r}.")
     folder = Path(folder)
     weights = model.state_dict() if weights is None else weights
     files = _split({name: w.numel() * dtype.itemsize for name, w in weights.items()})
@@ -121,7 +117,7 @@ def read_config(folder: Path) -> ModelConfig:
         raise ValueError(f"{folder} holds no config.json, so it is not a Fluid model's folder.")
     try:
         return ModelConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise ValueError(f"{folder} cannot be read as a Fluid model ({error}); fetch or train it again.") from error
 
 

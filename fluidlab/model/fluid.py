@@ -7,11 +7,11 @@ stands one Transformer that knows neither. All four variants of the paper, and a
 import torch
 from torch import Tensor, nn
 
-from fluidlab.config import ModelConfig
+from fluidlab.config import ModelConfig, check_type
 from fluidlab.layers import KVCache
 from fluidlab.model.backbone import Backbone, Text
 from fluidlab.model.heads import HEADS
-from fluidlab.model.noise import Streams
+from fluidlab.model.noise import Streams, check_streams
 from fluidlab.model.orders import ORDERS
 from fluidlab.text.aligner import TextAligner
 
@@ -25,6 +25,7 @@ class Fluid(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        check_type("config", config, ModelConfig, "a ModelConfig, such as preset gives")
         self.config = config
         self.aligner = TextAligner(config.text_dim, config.width, config.aligner_depth, config.num_heads,
                                    config.mlp_ratio)
@@ -59,6 +60,7 @@ class Fluid(nn.Module):
         """Loss of every token (B, N), and which of them had to be predicted (B, N) bool; only those count."""
         self.check(tokens, features, mask)
         B, N = tokens.shape[:2]
+        check_streams(generator, B)
         is_target = self.order.targets(B, N, generator, tokens.device)    # (B, N)
         z = self.hidden(tokens, is_target, *self.aligner(features, mask))  # (B, N, D)
         return self.head.loss(z, tokens, generator), is_target            # (B, N), (B, N)
@@ -75,21 +77,36 @@ class Fluid(nn.Module):
         x = x[:, caches[0].filled - known:] if caches else x
         return self.backbone(x, text, text_mask, causal=self.order.causal, caches=caches, rows=rows)
 
-    def check(self, tokens: Tensor, features: Tensor, mask: Tensor) -> None:
-        """Raise `ValueError` unless the three tensors fit the configuration and each other."""
+    def check(self, tokens: Tensor, features: Tensor, mask: Tensor, blanks: bool = False) -> None:
+        """Raise `ValueError` unless the three tensors fit the configuration and each other.
+
+        With blanks, tokens may also be the code behind the last, which stands where nothing is known.
+        """
         c, continuous = self.config, self.head.token_kind == "continuous"
         want = ("B", c.seq_len, c.token_dim) if continuous else ("B", c.seq_len)
-        if tuple(tokens.shape[1:]) != want[1:] or tokens.is_floating_point() != continuous:
+        dtype = torch.float32 if continuous else torch.long
+        check_type("tokens", tokens, Tensor, "a tensor")
+        if tuple(tokens.shape[1:]) != want[1:]:
             raise ValueError(f"tokens must be {self.head.token_kind} of shape ({', '.join(map(str, want))}), "
                              f"got {tokens.dtype} of shape {tuple(tokens.shape)}.")
+        if tokens.dtype != dtype:
+            raise ValueError(f"tokens must be {self.head.token_kind} ({dtype}), got {tokens.dtype}.")
+        if not continuous and tokens.device.type == "cpu" and len(tokens):        # elsewhere a step would wait for it
+            low, high, last = int(tokens.min()), int(tokens.max()), c.codebook_size - 1
+            if low < 0 or high > last + blanks:
+                raise ValueError(f"tokens must be codes from 0 to {last}, got {low} to {high}.")
         self.check_text(features, mask)
         if len(features) != len(tokens):
             raise ValueError(f"tokens and features must be of one batch, got {len(tokens)} and {len(features)}.")
 
     def check_text(self, features: Tensor, mask: Tensor) -> None:
         """Raise `ValueError` unless features are (B, S, E) and mask is (B, S) bool."""
-        if features.ndim != 3 or features.shape[-1] != self.config.text_dim:
+        check_type("features", features, Tensor, "a tensor (B, S, E)")
+        check_type("mask", mask, Tensor, "a tensor (B, S)")
+        if features.ndim != 3 or not len(features) or features.shape[-1] != self.config.text_dim:
             raise ValueError(f"features must be of shape (B, S, {self.config.text_dim}), got {tuple(features.shape)}.")
+        if not features.is_floating_point():
+            raise ValueError(f"features must be floating point, got {features.dtype}.")
         if mask.dtype != torch.bool or mask.shape != features.shape[:2]:
             raise ValueError(f"mask must be bool of shape {tuple(features.shape[:2])}, "
                              f"got {mask.dtype} of shape {tuple(mask.shape)}.")

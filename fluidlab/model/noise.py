@@ -50,12 +50,18 @@ def streams(generator: Streams, batch: int) -> list[torch.Generator]:
     Raises:
         ValueError: a list of another length than `batch`, or something that is no CPU generator.
     """
+    check_streams(generator, batch)
+    if isinstance(generator, list | tuple):
+        return list(generator)
+    seeds = [int(torch.randint(2**62, (1,), generator=generator)) for _ in range(batch)]
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def check_streams(generator: Streams, batch: int) -> None:
+    """Raise `ValueError` unless this is a generator, a list of one per image, or None."""
     if isinstance(generator, list | tuple):
         if len(generator) != batch or not all(isinstance(g, torch.Generator) for g in generator):
             raise ValueError(f"generator must be one torch.Generator or a list of one per image, got a list of "
                              f"{len(generator)} for {batch} images.")
-        return list(generator)
-    if generator is not None and not isinstance(generator, torch.Generator):
+    elif generator is not None and not isinstance(generator, torch.Generator):
         raise ValueError(f"generator must be a torch.Generator or a list of them, got {type(generator).__name__}.")
-    seeds = [int(torch.randint(2**62, (1,), generator=generator)) for _ in range(batch)]
-    return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluidlab.config import check_range
+from fluidlab.config import check_range, check_type
 from fluidlab.model.fluid import Fluid
 from fluidlab.model.noise import Streams, streams, uniform
 from fluidlab.sample.generate import generate
@@ -34,13 +34,14 @@ def token_mask(pixel_mask: Tensor, patch_size: int = 16, ring: int = 1) -> Tenso
     Returns:
         (N,) bool over the token grid, row by row.
     """
+    check_type("the mask", pixel_mask, Tensor, "a bool tensor (H, W)")
+    check_range("patch_size", patch_size, 1, kind=int)
+    check_range("ring", ring, 0, kind=int)
     if pixel_mask.ndim != 2 or pixel_mask.dtype != torch.bool:
         raise ValueError(f"the mask must be bool of shape (H, W), got {pixel_mask.dtype} of shape "
                          f"{tuple(pixel_mask.shape)}.")
-    if ring < 0:
-        raise ValueError(f"ring must be at least 0, got {ring}.")
     H, W = pixel_mask.shape
-    if H % patch_size or W % patch_size:
+    if not H * W or H % patch_size or W % patch_size:
         raise ValueError(f"the mask's sides must be multiples of {patch_size} pixels, got {H}x{W}.")
     touched = F.max_pool2d(pixel_mask[None, None].float(), patch_size)[0, 0]                # (h, w)
     return grow(touched.bool(), ring).flatten()                                             # (N,)
@@ -48,6 +49,7 @@ def token_mask(pixel_mask: Tensor, patch_size: int = 16, ring: int = 1) -> Tenso
 
 def grow(mask: Tensor, ring: int) -> Tensor:
     """(h, w) bool, and `ring` tokens more on every side of what is True."""
+    ring = min(ring, max(mask.shape))                                   # more than the whole grid is the whole grid
     return F.max_pool2d(mask[None, None].float(), 2 * ring + 1, stride=1, padding=ring)[0, 0].bool()
 
 
@@ -80,6 +82,8 @@ def inpaint(model: Fluid, tokens: Tensor, unknown: Tensor, features: Tensor, mas
         tokens: (B, N) or (B, N, C) of the pictures.  unknown: (N,) or (B, N) bool, True = draw anew.
         features, mask: of the text that describes the whole picture.  options: of `generate`.
     """
+    check_type("tokens", tokens, Tensor, "a tensor (B, N) or (B, N, C)")
+    check_type("unknown", unknown, Tensor, "a bool tensor (N,) or (B, N)")
     unknown = unknown.expand(len(tokens), -1) if unknown.ndim == 1 else unknown
     return generate(model, features, mask, tokens=tokens, unknown=unknown, **options)
 

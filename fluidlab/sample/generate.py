@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fluidlab.config import SampleConfig
+from fluidlab.config import SampleConfig, check_type
 from fluidlab.layers import take
 from fluidlab.model.fluid import Fluid
 from fluidlab.model.guidance import scale_at
@@ -61,7 +61,9 @@ def generate(model: Fluid, features: Tensor, mask: Tensor, *, guidance_scale: fl
     config = SampleConfig(guidance_scale=guidance_scale, guidance_schedule=guidance_schedule, temperature=temperature,
                           num_inference_steps=num_inference_steps, num_denoising_steps=num_denoising_steps,
                           solver=solver)
-    model.check_text(features, mask)
+    check_type("model", model, Fluid, "a Fluid")
+    check_type("on_step", on_step, Callable | None, "a function of a Step")
+    _check_text(model, features, mask)
     B, N, device = len(features), model.config.seq_len, features.device
     generator = streams(generator, B)
     tokens, unknown, num_unknown = _start(model, features, mask, tokens, unknown)
@@ -103,6 +105,17 @@ class FullReader:
         return self.model.hidden(tokens, unknown, self.text, self.text_mask, rows=positions)  # (B or 2B, K, D)
 
 
+def _check_text(model: Fluid, features: Tensor, mask: Tensor) -> None:
+    """As the model does, and also what would be drawn from without a word: numbers that are none, another device."""
+    model.check_text(features, mask)
+    device = next(model.parameters()).device
+    if features.device != device or mask.device != device:
+        raise ValueError(f"features and mask must be on the model's device {device}, got {features.device} and "
+                         f"{mask.device}.")
+    if not torch.isfinite(features).all():
+        raise ValueError("features must be finite, got NaN or infinite numbers among them.")
+
+
 def _with_null(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The batch twice, the second time without its text: both halves go through the network together."""
     return torch.cat([features, features]), torch.cat([mask, torch.zeros_like(mask)])
@@ -125,7 +138,10 @@ def _start(model: Fluid, features: Tensor, mask: Tensor, tokens: Tensor | None,
         raise ValueError("tokens and unknown belong together: give both to edit an image, or neither to draw one.")
     if tokens is None:
         return model.head.blank(B, N, device), torch.ones(B, N, dtype=torch.bool, device=device), N
-    model.check(tokens, features, mask)
+    model.check(tokens, features, mask, blanks=True)
+    check_type("unknown", unknown, Tensor, "a tensor (B, N)")
+    if tokens.is_floating_point() and not torch.isfinite(tokens).all():
+        raise ValueError("tokens must be finite, got NaN or infinite numbers among them.")
     if unknown.dtype != torch.bool or tuple(unknown.shape) != (B, N):
         raise ValueError(f"unknown must be bool of shape {(B, N)}, got {unknown.dtype} of shape "
                          f"{tuple(unknown.shape)}.")

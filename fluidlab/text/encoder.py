@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fluidlab.config import check_choice, check_range, data_dir
+from fluidlab.device import usable_device
 from fluidlab.hub import Wanted, find_model, has_tokenizer, read_json, reading, tokenizer_beside
 from fluidlab.text.fingerprint import fingerprint_of
 from fluidlab.text.pieces import tokenizer_from_pieces, words_of
@@ -204,6 +205,7 @@ def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32, *, s
         ValueError: nothing of that name can be read; the sentence names the cause and what to do.
     """
     check_choice("the dtype of a T5's weights", dtype, DTYPES)
+    device = usable_device(device)
     wanted = Wanted(what="text encoder", shipped=tuple(_shipped()), classes=("T5EncoderModel",),
                     is_whole=has_tokenizer)
     folder = find_model(name, wanted, subfolder=subfolder, revision=revision, cache_dir=cache_dir)
@@ -214,8 +216,8 @@ def load_text_encoder(name: str | Path, dtype: torch.dtype = torch.float32, *, s
                          f"{found!r} model and not of a 't5'; give the name of a T5.")
     with reading("text encoder", folder), _no_bars():
         model, tokenizer = _load_model(folder, dtype), _load_tokenizer(folder)
-    words = folder / WORDS_FILE
-    words = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None
+        words = folder / WORDS_FILE
+        words = json.loads(words.read_text(encoding="utf-8")) if words.is_file() else None
     return TextEncoder(model, tokenizer, words, features_dtype=features_dtype, max_batch=max_batch,
                        folder=folder).to(device)
 
@@ -249,6 +251,11 @@ def _as_list(prompts) -> list[str]:
     prompts = [prompts] if isinstance(prompts, str) else prompts
     if not isinstance(prompts, list | tuple) or not prompts or not all(isinstance(p, str) for p in prompts):
         raise ValueError(f"prompts must be a text or a list of one or more texts, got {_short(prompts)}.")
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:                              # half of a surrogate pair
+            raise ValueError(f"a prompt must be text that UTF-8 can write, got {_short(prompt)}.") from error
     return list(prompts)
 
 

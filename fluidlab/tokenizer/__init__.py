@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from fluidlab.device import usable_device
 from fluidlab.hub import Wanted, find_model, read_json
 from fluidlab.tokenizer.chunks import Chunks
 from fluidlab.tokenizer.contract import image_grid
@@ -43,7 +44,9 @@ def load_tokenizer(name: str | Path, *, subfolder: str | None = None, revision: 
     Raises:
         ValueError: nothing of that name, it cannot be fetched, or it is of another class; the sentence says what to do.
     """
-    chunks = Chunks(dtype, max_batch)
+    device, chunks = usable_device(device), Chunks(dtype, max_batch)
+    if image_size is not None:
+        image_grid(image_size)
     folder = find_model(name, WANTED, subfolder=subfolder, revision=revision, cache_dir=cache_dir)
     values = read_json(folder / "config.json")
     if "_class_name" in values:  # diffusers writes its class into every configuration
@@ -59,7 +62,6 @@ def load_tokenizer(name: str | Path, *, subfolder: str | None = None, revision: 
         )
     tokenizer = KINDS[values["kind"]].from_pretrained(folder)
     if image_size is not None:
-        image_grid(image_size)
         tokenizer.config = dataclasses.replace(tokenizer.config, image_size=image_size)
     tokenizer.chunks = chunks
     return tokenizer.to(device)

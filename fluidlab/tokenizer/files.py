@@ -4,7 +4,6 @@ A file that is renamed into place is whole: a run that is stopped while saving l
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fluidlab.whole import whole_file
+
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file in one atomic step."""
-    beside = path.with_name(path.name + ".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
-    os.replace(beside, path)
+    with whole_file(path) as beside:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
 
 
 def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -39,9 +39,8 @@ def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[
 
 def write_json(values: dict, path: Path) -> None:
     """Write a JSON file in one atomic step."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def save_model(model: nn.Module, config: dict, folder: str | Path, dtype: torch.dtype) -> None:
@@ -60,7 +59,8 @@ def load_model(build: Callable[[dict], nn.Module], kind: str, folder: str | Path
     found = values.pop("kind", None)
     if found != kind:
         raise ValueError(f"{folder / 'config.json'} is of a tokenizer of kind {found!r}, but {kind!r} was asked for.")
-    model, tensors = build(values), _readable(folder, lambda: load_file(folder / "model.safetensors"))
+    model = _readable(folder, lambda: build(values))
+    tensors = _readable(folder, lambda: load_file(folder / "model.safetensors"))
     weights = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in model.state_dict().items()}:
         raise ValueError(f"{folder / 'model.safetensors'} holds {len(weights)} tensors that do not fit config.json, "
@@ -69,8 +69,8 @@ def load_model(build: Callable[[dict], nn.Module], kind: str, folder: str | Path
     return model.eval().requires_grad_(False)
 
 
-def _readable(folder: Path, read: Callable[[], dict]) -> dict:
+def _readable(folder: Path, read: Callable):
     try:
         return read()
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, json.JSONDecodeError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder} cannot be read as a tokenizer ({error}); copy or make it again.") from error

@@ -43,7 +43,7 @@ class FitConfig:
     save_every: int = 500           # steps between checkpoints
 
     def __post_init__(self):
-        if self.batch_size < 1 or self.lr <= 0 or self.save_every < 1:
+        if self.batch_size < 1 or not 0 < self.lr <= 1 or self.save_every < 1:
             raise ValueError(
                 f"Got batch_size={self.batch_size}, lr={self.lr}, save_every={self.save_every}; all must be positive."
             )
@@ -200,7 +200,8 @@ def fit_tokenizer(
     """
     if kind not in TOKENIZERS:
         raise ValueError(f"The tokenizer kind is {kind!r}, but must be one of {sorted(TOKENIZERS)}.")
-    if (steps is None) == (minutes is None) or (steps or minutes) <= 0:
+    budget = minutes if steps is None else steps
+    if (steps is None) == (minutes is None) or not 0 < budget < math.inf:
         raise ValueError(f"Got steps={steps} and minutes={minutes}, but exactly one must be given, above 0.")
     out, config = Path(out), config or FitConfig()
     fitting = Fitting(kind, model_config or TOKENIZERS[kind][1](), config, decoder_of and Path(decoder_of))

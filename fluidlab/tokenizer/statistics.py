@@ -8,7 +8,6 @@ user's cache under a fingerprint of the encoder, never beside the weights, whose
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from fluidlab.config import cache_dir
 from fluidlab.tokenizer.contract import resolve_grid
 from fluidlab.tokenizer.patches import unpack
+from fluidlab.whole import whole_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +99,8 @@ def keep_statistics(statistics: Statistics, model: nn.Module, pixel_range: tuple
     """Keep statistics of an autoencoder for the next `load_tokenizer`, in one atomic step."""
     path = statistics_file(model, pixel_range)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(asdict(statistics), indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with whole_file(path) as beside:
+        beside.write_text(json.dumps(asdict(statistics), indent=2) + "\n", encoding="utf-8")
     return path
 
 

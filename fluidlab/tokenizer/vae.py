@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluidlab.config import check_type
 from fluidlab.tokenizer.blocks import FromPixels, Grow, Shrink, ToPixels
 from fluidlab.tokenizer.chunks import Chunks
 from fluidlab.tokenizer.contract import Tokenizer, check_images, check_tokens, image_grid, resolve_grid
@@ -102,6 +103,7 @@ class VAETokenizer(Tokenizer):
         The posterior's mean, or with a (CPU) `generator` one sample of it. Raises ValueError for other images.
         """
         check_images(images)
+        check_type("generator", generator, torch.Generator | None, "a torch.Generator")
         both = self.chunks(lambda x: torch.cat(self.posterior(x), dim=1), images, images[0, 0].numel(),
                            self.latent_mean)
         mean, logvar = both.chunk(2, dim=1)                                                  # (B, 4, H/8, W/8) each

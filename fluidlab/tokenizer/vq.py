@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluidlab.config import check_range
 from fluidlab.tokenizer.blocks import FromPixels, Grow, Shrink, ToPixels, mix_blocks
 from fluidlab.tokenizer.chunks import Chunks
 from fluidlab.tokenizer.contract import Tokenizer, check_codes, check_images, image_grid, resolve_grid
@@ -62,6 +63,7 @@ class VQTokenizer(Tokenizer):
         super().__init__()
         self.config = config = config or VQConfig()
         image_grid(config.image_size)  # refuse a bad default size now
+        check_range("codebook_size", config.codebook_size, 2, kind=int)
         self.chunks = Chunks()
         self.encoder = FromPixels(config.width, config.encoder_depth)
         self.shrink = Shrink(config.width, config.coarse_width, config.coarse_encoder_depth)

@@ -8,7 +8,6 @@ What to notice: a checkpoint is written to `step-N.part` by a thread while train
 every process has written its share. Whatever is cut off keeps the name that nobody reads.
 """
 
-import json
 import os
 import shutil
 import threading
@@ -26,6 +25,7 @@ from fluidlab.config import ModelConfig
 from fluidlab.model.files import write_json
 from fluidlab.model.fluid import Fluid
 from fluidlab.train.optim import EMA
+from fluidlab.whole import read_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -134,8 +134,8 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def read_state(folder: Path) -> dict:
-    """The JSON facts that were saved with a checkpoint."""
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    """The JSON facts that were saved with a checkpoint; `ValueError` if they are damaged."""
+    return read_json(folder / "state.json", "step", "model", "ema_updates")
 
 
 def load_checkpoint(folder: Path, model, ema: EMA, optimizer: torch.optim.Optimizer, group=None) -> dict:

@@ -3,16 +3,20 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from fluidlab.config import check_type, short
 from fluidlab.model.files import save_model, write_json
 from fluidlab.train.checkpoint import checkpoints
-from fluidlab.train.memory import keep_freed_memory
+from fluidlab.train.lock import only_run
+from fluidlab.train.memory import enough_memory, keep_freed_memory
 from fluidlab.train.signals import peers, stop_signals
 from fluidlab.train.trainer import Record, Trainer
+from fluidlab.whole import read_json, whole_file
 
 MAY_CHANGE = {"log_every", "validate_every", "validate_images", "save_every", "keep", "micro_batch", "checkpointing",
               "compile", "shards"}
@@ -32,11 +36,20 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
         The records of the steps that were logged.
 
     Raises:
-        ValueError: the folder holds a run and `resume` is False.
+        ValueError: the folder holds a run and `resume` is False, or another training is writing into it.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once a checkpoint has been written.
         ConnectionError: another process was lost.
         OSError: a checkpoint could not be written.
+        MemoryError: a step did not fit; the sentence names the next smaller setting.
     """
+    check_type("trainer", trainer, Trainer, "a Trainer")
+    with nullcontext() if run is None else only_run(trainer.world, Path(run)):
+        return _train(trainer, run, resume, progress, on_record, facts)
+
+
+def _train(trainer: Trainer, run: str | Path | None, resume: bool, progress: bool,
+           on_record: Callable[[Record], None] | None, facts: dict | None) -> list[Record]:
+    """`train`, in a folder that no other training writes into."""
     run, c, first = None if run is None else Path(run), trainer.config, trainer.world.rank == 0
     keep_freed_memory()
     if run is not None:
@@ -45,7 +58,7 @@ def train(trainer: Trainer, run: str | Path | None = None, *, resume: bool = Fal
     bar = tqdm(total=c.steps, initial=trainer.done, unit="step", disable=not (progress and first), smoothing=0.05)
     keeper = _Keeper(trainer, run, progress and first)
     try:
-        with stop_signals(trainer), peers(trainer):
+        with stop_signals(trainer), peers(trainer), enough_memory(trainer, run, keeper.settle):
             while keeper.pending or trainer.done < c.steps:
                 record = keeper.pending or trainer.step()
                 bar.update()
@@ -96,6 +109,11 @@ class _Keeper:
         n = record.step
         return n == self.c.steps or record.val_loss is not None or bool(self.every) and n % self.every == 0
 
+    def settle(self) -> None:
+        """What is being written is on the disk."""
+        if self.checkpoints is not None:
+            self.checkpoints.finish()
+
     def finish(self) -> None:
         """The last checkpoint is on the disk, and the running mean lies beside it as a model."""
         if self.run is not None:
@@ -127,8 +145,8 @@ class _Keeper:
     def _cut_off(self) -> Record | None:
         """The last step, if it was logged but a stop cut off its validation; its line leaves the log for now."""
         log, done = self.run / "log.jsonl", self.trainer.done
-        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-        last = Record(**json.loads(lines[-1])) if lines else None
+        records = read_log(log)
+        last = Record(**records[-1]) if records else None
         self.trainer.world.barrier()                                  # all have read it
         if last is None or last.step != done or last.val_loss is not None or not self._validates(last.step):
             return None
@@ -139,7 +157,6 @@ class _Keeper:
 
 def _open_run(trainer: Trainer, run: Path, resume: bool, facts: dict) -> None:
     world = trainer.world
-    run.mkdir(parents=True, exist_ok=True)
     found = checkpoints(run)
     if found and not resume:
         raise ValueError(f"{run} already holds a run at {found[-1].name}: continue it with resume, or name another.")
@@ -164,7 +181,7 @@ def check_same_run(run: Path, asked: dict) -> None:
     """
     if not (run / "run.json").is_file():
         return
-    kept, asked = json.loads((run / "run.json").read_text(encoding="utf-8")), json.loads(json.dumps(asked))
+    kept, asked = read_json(run / "run.json"), json.loads(json.dumps(asked))
     for part in ("model", "train", "fingerprints", "data", "validation"):
         then, now = kept.get(part, {}), asked.get(part, {})
         if part == "data" and then and now:             # what one of them does not name is decided otherwise
@@ -179,5 +196,24 @@ def check_same_run(run: Path, asked: dict) -> None:
 def _trim_log(path: Path, done: int) -> None:
     """Forget lines of steps that will be done again."""
     if path.exists():
-        lines = [s for s in path.read_text(encoding="utf-8").splitlines() if json.loads(s)["step"] <= done]
-        path.write_text("".join(s + "\n" for s in lines), encoding="utf-8")
+        kept = [json.dumps(record) + "\n" for record in read_log(path) if record["step"] <= done]
+        with whole_file(path) as beside:
+            beside.write_text("".join(kept), encoding="utf-8")
+
+
+def read_log(path: Path) -> list[dict]:
+    """The records of a run's log, in order; none where there is no log yet.
+
+    Raises:
+        ValueError: a line is no record, as a full disk can leave one.
+    """
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), start=1):
+        try:
+            record = json.loads(line)
+            Record(**record)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"line {number} of {path} is no record of a step, got {short(line)}: remove it and what "
+                             f"follows.") from error
+        records.append(record)
+    return records

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fluidlab.config import ModelConfig, TrainConfig, check_choice
+from fluidlab.config import ModelConfig, TrainConfig, check_choice, check_range
 from fluidlab.model.fluid import Fluid
 from fluidlab.train.checkpoint import copy_to_cpu
 
@@ -199,6 +199,7 @@ def start(device: str | torch.device | None = None, *, shards: int = 0, timeout:
         ValueError: processes or chips are not a multiple of shards, or engine or device are not what is here.
     """
     check_choice("engine", engine, ("auto", "fsdp", "xla"))
+    check_range("timeout", timeout, 1, 10 ** 7)
     from fluidlab.train.xla import has_tpu, start_xla
     if engine == "xla" and device is not None:
         raise ValueError(f"engine xla finds its own device (PJRT_DEVICE names another), got device {str(device)!r}.")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fluidlab.config import TrainConfig
+from fluidlab.config import TrainConfig, check_type, short
 from fluidlab.layers import whole
 from fluidlab.model.files import load_weights
 from fluidlab.model.fluid import Fluid
@@ -55,6 +55,9 @@ class Trainer:
 
     def __init__(self, model: Fluid, data, config: TrainConfig, validate: Callable[..., float] | None = None,
                  world: World | None = None):
+        check_type("config", config, TrainConfig, "a TrainConfig")
+        if not hasattr(data, "batch"):
+            raise ValueError(f"data must have .batch(step, batch_size, seed), as a TokenCache has, got {short(data)}.")
         self.model, self.data, self.config, self.validate = model, data, config, validate
         self.world = world or World(device=next(model.parameters()).device)
         self.micro_batches = self.world.micro_batches(config)
