@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_refused_with_both_numbers(pipes, image):
             (lambda: pipe.variation("cat.png", CAT), r"PIL picture or a tensor \(3, H, W\), got str"),
             (lambda: pipe.inpaint(image, [[True]], CAT), r"PIL picture or a bool tensor \(H, W\), got list"),
             (lambda: pipe.variation(image, CAT, strength=0), "strength 0 of 16 tokens is 0 tokens"),
-            (lambda: pipe.variation(image, CAT, num_images_per_prompt=0), "whole number at least 1, got 0"),
+            (lambda: pipe.variation(image, CAT, num_images_per_prompt=0), "whole number from 1 to 4096, got 0"),
             (lambda: pipe.variation(image, CAT, strength=0.25, num_inference_steps=5), "number of tokens 4, got 5"),
             (lambda: pipe.outpaint(image, CAT), "must be known and some unknown, got 16 known of 16"),
             (lambda: pipe.outpaint(image, CAT, right=20), "right must be a multiple of 16 pixels, got 20"),

@@ -3,6 +3,8 @@
 import datetime
 import io
 import math
+import struct
+import zlib
 
 import matplotlib.pyplot as plt
 import pytest
@@ -94,6 +96,30 @@ def test_an_uploaded_file_is_shown_and_a_broken_one_is_told_of(lab):
 def test_upload_reads_the_newest_file():
     assert read_upload(()) is None
     assert read_upload((png_file("red"), png_file("blue"))).getpixel((0, 0)) == (0, 0, 255)
+
+
+def test_uploads_are_limited_before_they_are_unpacked(monkeypatch):
+    bomb = {**png_file("red"), "name": "bomb.png", "content": zeros_png(20_000)}        # 400 million pixels, 48 kB
+    with pytest.raises(ValueError, match="'bomb.png' (has 400,000,000 pixels|cannot be read as a picture)"):
+        read_upload((bomb,))
+    wide = {**bomb, "name": "wide.png", "content": zeros_png(7_000)}
+    with pytest.raises(ValueError, match="'wide.png' has 49,000,000 pixels; a picture may have at most 40,000,000"):
+        read_upload((wide,))
+    with pytest.raises(ValueError, match="'big' has 20,000,001 bytes; a picture may have at most 20,000,000"):
+        read_upload(({"name": "big", "content": bytes(20_000_001)},))
+    broken = bytearray(png_file("red")["content"])
+    broken[16] ^= 0xFF                                                                   # a chunk whose sum is wrong
+    with pytest.raises(ValueError, match="'red.png' cannot be read as a picture"):
+        read_upload(({**png_file("red"), "name": "red.png", "content": bytes(broken)},))
+
+
+def zeros_png(side):
+    """A black square, one bit a pixel, which is small however large it is."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = zlib.compress(bytes((side // 8 + 1) * side), 9)
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def test_a_lab_without_tokenizers_is_refused():

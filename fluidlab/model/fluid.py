@@ -84,7 +84,7 @@ class Fluid(nn.Module):
         """
         c, continuous = self.config, self.head.token_kind == "continuous"
         want = ("B", c.seq_len, c.token_dim) if continuous else ("B", c.seq_len)
-        dtype = torch.float32 if continuous else torch.long
+        dtype = next(self.head.parameters()).dtype if continuous else torch.long
         check_type("tokens", tokens, Tensor, "a tensor")
         if tuple(tokens.shape[1:]) != want[1:]:
             raise ValueError(f"tokens must be {self.head.token_kind} of shape ({', '.join(map(str, want))}), "

@@ -22,6 +22,7 @@ from fluidlab.viz.plots_tokenizers import ERROR_MAP, WORST_ERROR, crop, error_ma
 from fluidlab.viz.show import figure_html, image_grid, to_array
 from fluidlab.viz.widgets import Explorer, NumberSlider, checkbox, choice
 
+LARGEST_FILE, LARGEST_PICTURE = 20_000_000, 40_000_000       # bytes and pixels of an upload
 OWN_FILE = "your own file"
 SIZES = (64, 128, 256)      # pixels a side: 16, 64 and 256 tokens
 PANEL = 336                 # pixels that a panel is enlarged to, about
@@ -151,17 +152,24 @@ def read_upload(value) -> Image.Image | None:
     """The newest picture in the value of an `ipywidgets.FileUpload`, or None while there is none.
 
     Raises:
-        ValueError: if the file is no picture that Pillow can read.
+        ValueError: if the file is no picture that Pillow can read, or one of more bytes or pixels than allowed.
     """
     if not value:
         return None
     newest = value[-1]
+    name, content = newest["name"], newest["content"]
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"{name!r} has {len(content):,} bytes; a picture may have at most {LARGEST_FILE:,}.")
     try:
-        image = Image.open(io.BytesIO(bytes(newest["content"])))
-        image.load()
-        return image
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{newest['name']!r} cannot be read as a picture ({error}); give a PNG or JPEG.") from None
+        image = Image.open(io.BytesIO(bytes(content)))
+        pixels = image.width * image.height                 # read from the head of the file: nothing is unpacked yet
+        if pixels <= LARGEST_PICTURE:
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name!r} cannot be read as a picture ({error}); give a PNG or JPEG.") from None
+    if pixels > LARGEST_PICTURE:
+        raise ValueError(f"{name!r} has {pixels:,} pixels; a picture may have at most {LARGEST_PICTURE:,}.")
+    return image
 
 
 class ReconstructionLab:
