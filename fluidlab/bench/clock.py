@@ -12,9 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def seconds_of(functions: Mapping[str, Callable[[], object]], repeats: int = 3) -> dict[str, float]:
-    """Median seconds of a call of each, called in turn; a first call of each is not counted."""
-    for call in functions.values():
+def seconds_of(functions: Mapping[str, Callable[[], object]], repeats: int = 3, warm: bool = True) -> dict[str, float]:
+    """Median seconds of a call of each, called in turn; with `warm`, after a first call that is not counted."""
+    for call in functions.values() if warm else ():
         call()
     found = {name: [] for name in functions}
     for _ in range(repeats):
@@ -23,6 +23,13 @@ def seconds_of(functions: Mapping[str, Callable[[], object]], repeats: int = 3) 
             call()
             found[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in found.items()}
+
+
+def measured(functions: Mapping[str, Callable[[], object]], repeats: int = 3) -> dict[str, tuple[float, int]]:
+    """Median seconds of a call of each, called in turn, and its operations, counted during a first call of each."""
+    flops = {name: flops_of(call) for name, call in functions.items()}
+    seconds = seconds_of(functions, repeats, warm=False)
+    return {name: (seconds[name], flops[name]) for name in functions}
 
 
 def peak_flops(dtype: torch.dtype = torch.float32, side: int = 1536, repeats: int = 5) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from fluidlab.bench.clock import flops_of, seconds_of
+from fluidlab.bench.clock import measured, seconds_of
 from fluidlab.bench.rows import Row
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.evaluate.detector import load_detector
@@ -29,8 +29,7 @@ def part_rows(batch: int, peak: float, repeats: int) -> Iterator[Row]:
     features = torch.randn(max(batch, 512), detector.features(images[:1]).shape[-1],
                            generator=torch.Generator().manual_seed(0))
     calls |= {"judged": lambda: detector.detect(images), "features for the distance": lambda: detector.features(images)}
-    seconds = seconds_of(calls, repeats)
-    for name, taken in seconds.items():
-        yield Row("parts", name, batch, 16, batch / taken, 1.0, flops_of(calls[name]) / taken / peak)
+    for name, (taken, flops) in measured(calls, repeats).items():
+        yield Row("parts", name, batch, 16, batch / taken, 1.0, flops / taken / peak)
     taken = seconds_of({"distance": lambda: frechet_distance(features, features.flip(0) + 0.1)}, repeats)["distance"]
     yield Row("parts", "Frechet distance of features", len(features), 16, len(features) / taken, 1.0)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from fluidlab.bench.clock import flops_of, seconds_of
+from fluidlab.bench.clock import measured
 from fluidlab.bench.naive import Techniques, generate_plainly
 from fluidlab.bench.rows import Row
 from fluidlab.model.fluid import Fluid
@@ -61,10 +61,9 @@ def sampling_rows(order: str, head: str, tokens: int, batch: int, peak: float, r
     model = model_of(order, head, tokens)
     calls = ways(model, None if model.order.causal else max(1, tokens // 4), batch)
     names = {f"{technique} {size}": (technique, size) for technique, size in calls}
-    seconds = seconds_of({name: calls[key] for name, key in names.items()}, repeats)
-    slowest = None
+    found, slowest = measured({name: calls[key] for name, key in names.items()}, repeats), None
     for name, (technique, size) in names.items():
-        per_second = size / seconds[name]
-        slowest = slowest or per_second
-        share = flops_of(calls[technique, size]) / seconds[name] / peak
-        yield Row(f"sampling {order}-{head}", technique, size, tokens, per_second, per_second / slowest, share)
+        seconds, flops = found[name]
+        slowest = slowest or size / seconds
+        yield Row(f"sampling {order}-{head}", technique, size, tokens, size / seconds, size / seconds / slowest,
+                  flops / seconds / peak)

@@ -33,6 +33,7 @@ def add_evaluate(p) -> None:
     p.add_argument("--temperature", type=float, default=1.0)
     p.add_argument("--num-inference-steps", type=int, default=None)
     p.add_argument("--num-denoising-steps", type=int, default=25)
+    p.add_argument("--solver", help="images: of the continuous head, such as dpm++; default: its own")
     p.add_argument("--guidance-scales", type=float, nargs="+", default=[1.0, 2.0, 3.0, 4.0, 6.0],
                    help="sweep: every combination of these")
     p.add_argument("--temperatures", type=float, nargs="+", default=[0.5, 0.7, 0.85, 1.0], help="sweep: and of these")
@@ -178,6 +179,7 @@ def images(args) -> None:
     detector = load_detector(args.detector)
     options = {name: getattr(args, name) for name in ("guidance_scale", "temperature", "num_inference_steps",
                                                       "num_denoising_steps")}
+    options |= {"solver": args.solver} if args.solver else {}
     names = args.names or ("random-diffusion-mini",)
     if args.results is not None:
         for name in names:  # complains before anything is drawn

@@ -38,6 +38,8 @@ def add_sample(p) -> None:
                    "model's, else one for each token, at most 64)")
     p.add_argument("--num-denoising-steps", type=int, default=SUPPRESS, help="inside a continuous head (default: the "
                    "model's, else 25)")
+    p.add_argument("--solver", default=SUPPRESS, help="of a continuous head: ancestral, dpm++, ddim; heun, euler "
+                   "(default: the model's, else the head's own)")
     p.add_argument("--scale", type=int, default=4, help="how many times larger the pictures are written")
     p.add_argument("--no-labels", action="store_true", help="pictures only, without names of rows and columns")
     p.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ...")
