@@ -106,8 +106,10 @@ def outcome_of(answer: Callable, arguments: tuple):
 
 def difference(given, expected, tolerance: float) -> str:
     """What differs between two outcomes, in words; "" if nothing does."""
+    if isinstance(given, Changed):
+        return str(given)
     if isinstance(given, Exception):
-        same = type(given) is type(expected) and not isinstance(given, Changed)
+        same = type(given) is type(expected)
         return "" if same else f"it ended with {type(given).__name__}: {str(given)[:LONGEST]}"
     if isinstance(expected, Exception):
         return f"it gave {told(given)}, expected was {type(expected).__name__}"
