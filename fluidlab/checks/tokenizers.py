@@ -42,6 +42,8 @@ check_psnr = Check(
             lambda x, y: 10 * torch.log10(4 / (x - y).square().sum(dim=(1, 2, 3))),
         "the sign is wrong: the error stands below the line, so that a smaller error gives more decibels.":
             lambda x, y: 10 * torch.log10(_mse(x, y) / 4),
+        "every picture gets the error of the whole batch: the mean of each runs over its own numbers, dim=(1, 2, 3).":
+            lambda x, y: 10 * torch.log10(4 / (x - y).square().mean()).expand(len(x)),
     })
 
 
@@ -115,6 +117,8 @@ check_vq_lookup = Check(
             lambda x, codes: (codes.square().sum(dim=1) - x @ codes.T).argmin(dim=1),
         "the sign of the product is wrong: |x - c|^2 = |x|^2 - 2 x c + |c|^2.":
             lambda x, codes: nearest(-x, codes),
+        "min returns the smallest values and their places: argmin returns the places alone.":
+            lambda x, codes: (codes.square().sum(dim=1) - 2 * x @ codes.T).min(dim=1),
     })
 
 
@@ -157,4 +161,6 @@ check_perplexity = Check(
         "the mean of the images' perplexities: count the codes of all images together.":
             lambda codes, V: torch.stack([_entropy(_share(row, V)).exp()
                                           for row in codes.view(-1, codes.shape[-1])]).mean(),
+        "the counts are divided by the number of images: a share is a count over all tokens, codes.numel().":
+            lambda codes, V: _entropy(_share(codes, V) * codes.numel() / len(codes)).exp(),
     })

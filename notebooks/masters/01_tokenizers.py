@@ -680,6 +680,7 @@ targets = patches_of(cat[:, 64:128, 48:112])                            # (16, 3
 #   Write `vq_lookup(x, codes)` for M vectors `x` of shape (M, E) and V codes of shape (V, E), of any length: a tensor
 #   of shape (M,) with the number (0 to V - 1) of the code that lies nearest to each vector, by squared distance. Use no
 #   Python loop. An array of M x V x E numbers would do, and here it takes 200 MB; find a way that needs M x V.
+#   The check sees answers, not memory: a loop or a large array passes it too.
 # right: |-
 #   each vector of the plane is joined to the nearest code, also where a long code lies in the same direction; the cat's
 #   vectors find the codes that the encoder gives.
