@@ -65,6 +65,8 @@ check_masked_mean = Check(
             lambda features, mask: features.mean(dim=2),
         "one mean for all prompts together: each prompt has its own, (B, E).": lambda features, mask: (
             _kept(features, mask).sum(dim=0) / mask.sum()),
+        "the count is right, but padding is in the sum: multiply the features by the mask before they are summed.":
+            lambda features, mask: features.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1),
     })
 
 
@@ -102,7 +104,8 @@ check_text_attention = Check(
             lambda q, k, mask: _scores(q, k).softmax(dim=-1),
         "the mask is read the wrong way round: True may be looked at.":
             lambda q, k, mask: _softmax_of(_scores(q, k), ~mask),
-        "the scores are not divided by the root of d.": lambda q, k, mask: _softmax_of(q @ k.transpose(-1, -2), mask),
+        "the scores are not divided by the root of d, the last number in the shape of q.":
+            lambda q, k, mask: _softmax_of(q @ k.transpose(-1, -2), mask),
         "the scores are divided by d: it is the root of d.":
             lambda q, k, mask: _softmax_of(_scores(q, k) * q.shape[-1] ** -0.5, mask),
         "d is the length of a query, the last dimension of q; it is not the number of text tokens.":
