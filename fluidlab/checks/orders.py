@@ -72,6 +72,18 @@ def _steps(unknown_after):
     return sizes
 
 
+def _bounded(unknown_after):
+    """The same with both bounds: a step fills one token or more, and leaves one for each step to come."""
+    def sizes(N, K):
+        filled, unknown = [], N
+        for k in range(K):
+            left = max(min(unknown_after(N, k, K), unknown - 1), K - k - 1)
+            filled.append(unknown - left)
+            unknown = left
+        return filled
+    return sizes
+
+
 def _cosine_schedule(N, K):
     return RandomOrder(1).chunk_sizes(N, K)
 
@@ -83,7 +95,8 @@ def _cosine(N, k, K):
 check_cosine_schedule = Check(
     "cosine_schedule", _cosine_schedule,
     cases={"16 tokens in 4 steps": (16, 4), "256 tokens in 16 steps": (256, 16), "10 tokens in 1 step": (10, 1),
-           "16 tokens in 16 steps": (16, 16), "12 tokens in 9 steps": (12, 9)},
+           "16 tokens in 16 steps": (16, 16), "12 tokens in 9 steps": (12, 9),
+           "64 tokens in 39 steps, where floating point falls short of a whole number": (64, 39)},
     mistakes={
         "many first, few at the end: the cosine counts the tokens that are still unknown, not those that are known.":
             _steps(lambda N, k, K: N - math.floor(N * math.sin(math.pi / 2 * (k + 1) / K) + 1e-9)),
@@ -99,4 +112,10 @@ check_cosine_schedule = Check(
             _steps(_cosine),
         "the unknown tokens are rounded up instead of down.":
             _steps(lambda N, k, K: math.ceil(N * math.cos(math.pi / 2 * (k + 1) / K) - 1e-9)),
+        "the unknown tokens are rounded to the nearest whole number instead of down.":
+            _bounded(lambda N, k, K: round(N * math.cos(math.pi / 2 * (k + 1) / K))),
+        "off by one: after step k, counted from 0, k + 1 steps are done.":
+            _bounded(lambda N, k, K: math.floor(N * math.cos(math.pi / 2 * k / K) + 1e-9)),
+        "1e-9 is missing: where the cosine gives a whole number, floating point may fall short of it.":
+            _bounded(lambda N, k, K: math.floor(N * math.cos(math.pi / 2 * (k + 1) / K))),
     })

@@ -503,10 +503,10 @@ except ValueError as error:
 # minutes: 15
 # level: 3
 # task: |-
-#   Write `cosine_schedule(N, K)`: a list of K whole numbers, how many of N tokens each step fills. After step k from 0
-#   there are $N \cos\left(\frac{\pi}{2} \frac{k + 1}{K}\right)$ tokens unknown, rounded **down**. But every step must
-#   fill at least one token and leave at least one for each step to come. Add `1e-9` before you round:
-#   $16 \cos(\pi/3)$ is 8, and floating point may say 7.9999.
+#   Write `cosine_schedule(N, K)`: a list of K whole numbers, how many of N tokens each step fills; K is at most N.
+#   After step k, counted from 0, there are $N \cos\left(\frac{\pi}{2} \frac{k + 1}{K}\right)$ tokens unknown, rounded
+#   **down**. But every step must fill at least one token and leave at least one for each step to come. Add `1e-9` before
+#   you round: $16 \cos(\pi/3)$ is 8, and floating point may say 7.9999.
 # right: |-
 #   the bars for 16 tokens grow from step to step and add up to 16; with 16 steps they are all 1.
 # hints:
@@ -514,11 +514,12 @@ except ValueError as error:
 #     Keep one number, `unknown`, and walk through the steps: compute what is left after a step, append the difference.
 #   - |-
 #     Two bounds bend what is left: it is at most `unknown - 1` (this step fills one) and at least `K - k - 1` (one for
-#     each later step). `max(min(left, unknown - 1), K - k - 1)`.
+#     each later step). `max(min(left, unknown - 1), K - k - 1)`. If K is at most N, will the second ever be needed?
 # why: |-
-#   The cosine decides, the bounds repair: near the start the cosine is so flat that rounding may fill nothing, and near
-#   the end so steep that too little would be left. With as many steps as tokens only the bounds are left, and the
-#   schedule is one token at a time.
+#   The cosine decides, the first bound repairs: near the start the cosine is so flat that rounding may fill nothing.
+#   The second is a promise that the cosine keeps by itself: with m steps to come it leaves
+#   $N \sin\left(\frac{\pi}{2} \frac{m}{K}\right)$ tokens, at least $N m / K$ and so at least m. With as many steps as
+#   tokens the first bound rules alone, and the schedule is one token at a time.
 
 # %% tags=["target"]
 right = {(n, k): random.model.order.chunk_sizes(n, k) for n, k in ((16, 4), (16, 8), (64, 8))}
