@@ -23,7 +23,8 @@ check_draw_code = Check(
     "draw_code", _draw_code,
     cases={"two codes": (torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([0.2, 0.6])),
            "three tokens": (_LOGITS, torch.tensor([0.85, 0.1, 0.4])),
-           "three tokens and other numbers": (_LOGITS, torch.tensor([0.02, 0.7, 0.97]))},
+           "three tokens and other numbers": (_LOGITS, torch.tensor([0.02, 0.7, 0.97])),
+           "a number where one piece ends and the next begins": (torch.zeros(1, 2), torch.tensor([0.5]))},
     mistakes={
         "the likeliest code, whatever u is: then nothing is drawn; u decides into which piece it falls.":
             lambda logits, u: logits.argmax(dim=-1),
@@ -35,11 +36,17 @@ check_draw_code = Check(
             lambda logits, u: _draw_code(logits, u) - 1,
         "one too high: codes are counted from 0.": lambda logits, u: _draw_code(logits, u) + 1,
         "the softmax runs over the batch: the V codes of one token must add up to 1, and they are the last dimension.":
-            lambda logits, u: _piece_of(logits.softmax(dim=0), u),
+            lambda logits, u: (logits.softmax(dim=0).cumsum(dim=-1) <= u[:, None]).sum(dim=-1),
         "these are ranks: the pieces were sorted by size; they must lie in the order of the codes.":
             lambda logits, u: _draw_code(logits.sort(dim=-1, descending=True).values, u),
         "all tokens are drawn with the first u: each has its own.":
             lambda logits, u: _draw_code(logits, u[:1].expand(len(u))),
+        "u lies where a piece ends, and there the sum does not exceed it: the next code begins.":
+            lambda logits, u: (logits.softmax(dim=-1).cumsum(dim=-1) < u[:, None]).sum(dim=-1),
+        "these are the codes whose end lies above u: count those whose end lies at or below it.":
+            lambda logits, u: (logits.softmax(dim=-1).cumsum(dim=-1) > u[:, None]).sum(dim=-1),
+        "u meets the codes instead of the tokens: (B,) must become a column, u[:, None].":
+            lambda logits, u: (logits.softmax(dim=-1).cumsum(dim=-1) <= u).sum(dim=-1),
     })
 
 
@@ -93,6 +100,9 @@ check_diffusion_loss = Check(
         "the share meets the wrong dimension: (B, N) must become (B, N, 1), or it is read as one share per channel.":
             lambda predict, x0, share, noise: (
                 predict(share.sqrt() * x0 + (1 - share).sqrt() * noise) - noise).square().mean(dim=-1),
+        "the root stands in the wrong place: the noise is multiplied by the root of 1 - share, not by 1 - the root.":
+            lambda predict, x0, share, noise: (predict(
+                share[..., None].sqrt() * x0 + (1 - share[..., None].sqrt()) * noise) - noise).square().mean(dim=-1),
     })
 
 
@@ -139,6 +149,11 @@ check_euler_walk = Check(
             lambda velocity, x, num_steps: x + velocity(x, 1.0),
         "a step is missing: the last one begins at t = 1 / num_steps and ends at 0.": _walk(more=-1),
         "a step too many: at t = 0 the walk has arrived.": _walk(more=1),
+        "the times are spread from 1 to 0 with 0 among them: the last step begins at 1 / num_steps.":
+            _walk(lambda i, num_steps: 1 - i / max(1, num_steps - 1)),
+        "the velocity is always asked for where the walk began: it has to be that of the place reached by then.":
+            lambda velocity, x, num_steps: x + sum(
+                velocity(x, 1 - i / num_steps) for i in range(num_steps)) / num_steps,
     })
 
 
@@ -191,4 +206,11 @@ check_temperature = Check(
             lambda *question: _step(clip=lambda x0: x0)(*question).clamp(-5, 5),
         "guessed token and old value are exchanged in the mean: near the end nearly all comes from the guessed token.":
             _step(swapped=True),
+        "the guessed noise stands where the guessed token belongs: take it out of x first, by the formula for x0.":
+            lambda x, guess, share, *rest: _step(clip=lambda x0: guess.clamp(-5, 5))(x, guess, share, *rest),
+        "the roots are missing in the guessed token: token and noise were mixed by the roots of share and 1 - share.":
+            lambda x, guess, share, *rest: _step(clip=lambda x0: ((x - (1 - share) * guess) / share).clamp(-5, 5))(
+                x, guess, share, *rest),
+        "the guessed token is bounded to -1 .. 1: tokens are no pixels, the bounds are -5 and 5.":
+            _step(clip=lambda x0: x0.clamp(-1, 1)),
     })

@@ -466,13 +466,13 @@ def best_noise(noisy, share):
 #   - `noise` has the shape of `x0`; it is drawn already.
 #   - `predict` is the network as a function: given noisy tokens (B, N, C) it returns its guess of the noise, (B, N, C).
 #
-#   Make the noisy tokens, ask for the guess, and return the squared error on the noise for **each token**, (B, N): the
-#   mean over its channels.
+#   Make the noisy tokens by the first formula of the section on diffusion, ask for the guess, and return the squared
+#   error on the noise for **each token**, (B, N): the mean over its channels.
 # right: |-
 #   the best guess there is has a loss near the ones below: large when little noise is hidden in much signal, small when
 #   nearly all is noise.
 # hints:
-#   - "Three lines: the noisy tokens by the formula above, the guess, the error."
+#   - "Three lines: the noisy tokens by the formula for $x_t$, the guess, the error."
 #   - |-
 #     `share` is (B, N) and the tokens are (B, N, C). Give it a last dimension of length 1: `share[..., None]`.
 #   - "`(predict(noisy) - noise).square().mean(dim=-1)`"
@@ -834,7 +834,8 @@ show(plots.clouds(table, [f"temperature {t:g}" for t in temperatures], size=4.0)
 #   guess itself.
 # hints:
 #   - |-
-#     Go in this order: guessed token, bound, r, mean, variance, sum. Numbers take `** 0.5`, tensors take `.clamp`.
+#     Go in this order: guessed token, bound, r, mean, variance, sum. Numbers take `** 0.5`, tensors take `.clamp`. The
+#     guessed token is `(x - (1 - share) ** 0.5 * predicted_noise) / share ** 0.5`.
 #   - |-
 #     Test it by hand: with `share_next = 1` the variance is 0 and the mean is the guessed token, whatever x is.
 #   - |-
