@@ -90,6 +90,11 @@ check_rate = Check(
             _after_warmup(_fall, lambda step, steps, warmup: (step - warmup) / (steps - warmup - 1)),
         "there is no warm-up: below step `warmup` the rate climbs.":
             lambda step, steps, warmup, peak, floor: peak * _fall(max(0, step - warmup) / (steps - warmup), floor),
+        "the warm-up lasts a step too long: step `warmup` is the first of the fall, so ask step < warmup.":
+            lambda step, steps, warmup, peak, floor: peak * (step + 1) / warmup if 0 < warmup == step else _rate(
+                step, steps, warmup, peak, floor),
+        "the fall to 0 is cut off at the floor: it has to reach the floor with the last step, flat at both ends.":
+            _after_warmup(lambda progress, floor: max(floor, _fall(progress, 0.0))),
     })
 
 
@@ -158,7 +163,7 @@ def _scaled(factor, length=_length, told=lambda norm, clipped: norm):
 
 
 def _shorter(limit, norm):
-    return min(1.0, limit / float(norm))
+    return min(1.0, limit / max(float(norm), 1e-12))
 
 
 _GRADIENTS = [torch.tensor([[3.0, -1.0], [0.5, 2.0]]), torch.tensor([-4.0, 1.0, 0.3])]
@@ -166,7 +171,8 @@ _GRADIENTS = [torch.tensor([[3.0, -1.0], [0.5, 2.0]]), torch.tensor([-4.0, 1.0, 
 check_clip_gradients = Check(
     "clip_gradients", _clip_gradients,
     cases={"a long gradient": (_GRADIENTS, 1.0), "a short one": ([g / 20 for g in _GRADIENTS], 1.0),
-           "a parameter without gradient": ([None, *_GRADIENTS], 2.0)},
+           "a parameter without gradient": ([None, *_GRADIENTS], 2.0),
+           "a gradient of zeros": ([torch.zeros(3)], 1.0)},
     mistakes={
         "each tensor is clipped by its own length: that turns the gradient; there is one length for all of them.":
             lambda gradients, limit: ([g if g is None else _shorter(limit, g.norm()) * g for g in gradients],
@@ -187,4 +193,12 @@ check_clip_gradients = Check(
             _scaled(_shorter, told=lambda norm, clipped: _length(clipped)),
         "the largest number stands in for the length: add the squares of all, then take the root.":
             _scaled(_shorter, lambda gradients: torch.stack([g.abs().max() for g in gradients if g is not None]).max()),
+        "a gradient of zeros has the length 0, and limit / 0 is no number: divide by max(length, 1e-12).":
+            _scaled(lambda limit, norm: min(1.0, limit / float(norm))),
+        "only the gradients are returned: return them and the length before clipping, in this order.":
+            lambda gradients, limit: _clip_gradients(gradients, limit)[0],
+        "the two are exchanged: return the gradients first, then the length.":
+            lambda gradients, limit: _clip_gradients(gradients, limit)[::-1],
+        "None is left out: it keeps its place in the list, or gradients and weights no longer belong together.":
+            lambda gradients, limit: _clip_gradients([g for g in gradients if g is not None], limit),
     })
