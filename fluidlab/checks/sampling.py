@@ -38,6 +38,10 @@ check_guidance = Check(
             lambda text, null, scale, temperature: _guided_probabilities(text, null, scale, 1.0) / temperature,
         "the softmax runs over the batch: the probabilities of one token must add up to 1.":
             lambda text, null, scale, temperature: (guide(text, null, scale) / temperature).softmax(dim=0),
+        "the temperature divides the difference alone: guide first, then divide all of the result.":
+            lambda text, null, scale, temperature: guide(text, null, scale / temperature).softmax(dim=-1),
+        "these are scores: the softmax is still to come.":
+            lambda text, null, scale, temperature: guide(text, null, scale) / temperature,
     })
 
 
@@ -52,7 +56,7 @@ def _growing_scales(sizes, scale):
 check_growing_scales = Check(
     "growing_scales", _growing_scales,
     cases={"16 tokens in 4 steps": ([2, 3, 5, 6], 5.0), "16 tokens in 8 steps": ([1, 1, 2, 2, 2, 2, 3, 3], 3.0),
-           "a single step": ([16], 4.0)},
+           "a hole of 9 tokens in 3 steps": ([2, 3, 4], 4.0), "a single step": ([16], 4.0)},
     mistakes={
         "one step late: what counts is known *after* the step, so that the last one has the whole scale.":
             lambda sizes, scale: [1 + (scale - 1) * (known - size / sum(sizes))
@@ -68,6 +72,8 @@ check_growing_scales = Check(
         "each step looks at its own tokens alone: add up all that are known by then.":
             lambda sizes, scale: [1 + (scale - 1) * size / sum(sizes) for size in sizes],
         "it is the same in each step.": lambda sizes, scale: [scale] * len(sizes),
+        "the share is one of 16 tokens: it is one of all tokens that the steps fill, sum(sizes).":
+            lambda sizes, scale: [1 + (scale - 1) * known * sum(sizes) / 16 for known in _known_after(sizes)],
     })
 
 
@@ -109,16 +115,21 @@ check_ring = Check(
         "the mask has shrunk: the known part lost nothing; it is the unknown, True, that grows.":
             lambda mask: ~_ring(~mask),
         "nothing has grown.": lambda mask: mask,
+        "numbers instead of truth values: a mask is of type bool.": lambda mask: _ring(mask).float(),
+        "the borders are lost: with padding 1 the result has the shape of the mask.":
+            lambda mask: _ring(mask)[1:-1, 1:-1],
     })
 
 
 def _fill(predict, tokens, unknown, order, sizes, *, open_only=True, tells_unknown=True, sees_new=True, keeps=True,
-          goes_on=True):
+          goes_on=True, told_early=False):
     """The loop of `fluidlab.sample.generate` for one picture; a mistake leaves one of its parts out."""
     given, tokens, still, filled = tokens, tokens.clone(), unknown.clone(), 0
     places = order[unknown[order]] if open_only else order
     for size in sizes:
         now = places[filled:filled + size]
+        if told_early:
+            still[now] = False
         drawn = predict(tokens if sees_new else given, still)
         tokens = torch.where(torch.isin(torch.arange(len(tokens)), now), drawn, tokens) if keeps else drawn
         if tells_unknown:
@@ -167,5 +178,12 @@ check_fill = Check(
             _with(goes_on=False),
         "the last chunk is missing.":
             lambda predict, tokens, unknown, order, sizes: _fill(predict, tokens, unknown, order, sizes[:-1]),
+        "the tokens of a step count as known too early: first ask the model, then say that they are known.":
+            _with(told_early=True),
+        "the model is asked for each token anew: ask once a step, and use its answers at all positions of the step.":
+            lambda predict, tokens, unknown, order, sizes: _fill(predict, tokens, unknown, order, [1] * sum(sizes)),
+        "order[unknown] asks for the wrong thing: unknown[order] says which entries of the order are unknown.":
+            lambda predict, tokens, unknown, order, sizes: _fill(
+                predict, tokens, unknown, torch.cat([order[unknown], order[~unknown]]), sizes, open_only=False),
     })
 
