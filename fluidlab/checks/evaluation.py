@@ -84,6 +84,12 @@ def _with(margin=lambda a, b: 0.1 * (a + b), middle=_middle, whole=lambda offset
     return directions
 
 
+def _by_division(a, b):
+    if _middle(a) == _middle(b):
+        raise ZeroDivisionError("float division by zero")
+    return _directions(a, b)
+
+
 def _nearest(a, b):
     """Only the axis on which the middles are further apart."""
     offset = [p - q for p, q in zip(_middle(a), _middle(b), strict=True)]
@@ -120,6 +126,13 @@ check_directions = Check(
             _with(whole=lambda offset, beyond: math.hypot(*beyond)),
         "anything beyond the margin counts: it must also be more than half of the whole distance.": _with(least=0.0),
         "this is a list: return a set, which has no order.": lambda a, b: sorted(_directions(a, b)),
+        "two boxes with the same middle have the distance 0: write step 3 as a product, which divides by nothing.":
+            _by_division,
+        "right and bottom are taken for width and height: a width is right - left, a height bottom - top.":
+            lambda a, b: _with(margin=lambda *_: 0.1 * (a[2] + b[2]))(a, b) & set(NAMES[0])
+            | _with(margin=lambda *_: 0.1 * (a[3] + b[3]))(a, b) & set(NAMES[1]),
+        'the words are "left of" and "right of", with "of".':
+            lambda a, b: {word.split()[0] for word in _directions(a, b)},
     })
 
 
@@ -131,12 +144,12 @@ def _wilson_interval(successes, trials):
     return found.low, found.high
 
 
-def _interval(z=Z, z2=Z * Z, pull=True, inside=True, shrink=True):
+def _interval(z=Z, z2=Z * Z, pull=True, inside=True, shrink=True, squared=True):
     """Wilson's interval with some of its parts left out or exchanged."""
     def interval(successes, trials):
         share = successes / trials
         middle = (share + z2 / (2 * trials)) if pull else share * (1 + z2 / trials)
-        half = z * (share * (1 - share) / trials + (z2 / (4 * trials**2) if inside else 0)) ** 0.5
+        half = z * (share * (1 - share) / trials + (z2 / (4 * trials**(1 + squared)) if inside else 0)) ** 0.5
         below = 1 + z2 / trials if shrink else 1
         return (middle - half) / below, (middle + half) / below
     return interval
@@ -174,6 +187,10 @@ check_wilson_interval = Check(
         "this is the middle and half of the width: return the lower and the upper end.": _middle_and_half,
         "this is in per cent: a share goes from 0 to 1.":
             lambda successes, trials: tuple(100 * end for end in _wilson_interval(successes, trials)),
+        "the root is not multiplied by z.": _interval(z=1.0),
+        "the two ends are exchanged: return the lower one first.":
+            lambda successes, trials: _wilson_interval(successes, trials)[::-1],
+        "n is not squared under the root: the second term is z^2 / 4n^2.": _interval(squared=False),
     })
 
 
@@ -185,6 +202,16 @@ def _root(S):
     """The symmetric root of a covariance."""
     values, vectors = np.linalg.eigh(S)
     return vectors * np.sqrt(values.clip(min=0)) @ vectors.T
+
+
+def _root_of_rows(S):
+    values, vectors = np.linalg.eigh(S)
+    return vectors.T * np.sqrt(values.clip(min=0)) @ vectors
+
+
+def _between(root, S2):
+    """The trace of the root of root S2 root."""
+    return np.sqrt(np.linalg.eigvalsh(root @ S2 @ root).clip(min=0)).sum()
 
 
 def _apart(m1, m2):
@@ -243,4 +270,6 @@ check_frechet_gaussians = Check(
         "the two roots are multiplied: their product is no covariance; root S1^1/2 S2 S1^1/2 as a whole.":
             lambda m1, S1, m2, S2: _apart(m1, m2) + _spread(S1, S2, np.trace(_root(S1) @ _root(S2))),
         "an eigenvalue below 0 was rooted, which gives nan: rounding makes some, so clip them at 0.": _unclipped,
+        "rows were taken for eigenvectors: they are the columns of V, so the root is V diag(..) V^T.":
+            lambda m1, S1, m2, S2: _apart(m1, m2) + _spread(S1, S2, _between(_root_of_rows(S1), S2)),
     })
