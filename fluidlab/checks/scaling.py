@@ -58,6 +58,10 @@ check_power_law = Check(
         "only the first and the last point were used: the line goes between all of them, by least squares.":
             _through_the_ends,
         "a and b are exchanged: return a first.": lambda sizes, losses: _power_law(sizes, losses)[::-1],
+        "sizes and losses are exchanged in the fit: x is log N and y is log L.":
+            lambda sizes, losses: _fitted(np.log, np.log, np.exp)(losses, sizes),
+        "of two trainings of the same size only one was used: each is a point of the fit.":
+            lambda sizes, losses: _power_law(*zip(*dict(zip(sizes, losses, strict=True)).items(), strict=True)),
     })
 
 
@@ -116,6 +120,9 @@ check_held_out_error = Check(
         "the last of the list was held out: hold out the largest, wherever it stands.": _last,
         "only one of the seeds was held out: all cells of the largest size must stay out of the fit.":
             _one_seed,
+        "only the first seed was measured: it is the mean of the losses of all cells of the largest size.":
+            lambda sizes, losses: _held_out_error(*zip(*reversed(dict(reversed(list(zip(
+                sizes, losses, strict=True)))).items()), strict=True)),
     })
 
 
@@ -172,6 +179,10 @@ def _pearson(x, y):
     return float(np.corrcoef(x, y)[0, 1])
 
 
+def _about_zero(x, y):
+    return np.dot(x, y) / math.sqrt(np.dot(x, x) * np.dot(y, y))
+
+
 def _ranks(values):
     return np.argsort(np.argsort(values))
 
@@ -204,4 +215,10 @@ check_correlation = Check(
         "the width is 1.96 / sqrt(n): it is 1.96 / sqrt(n - 3).": _interval(less=0),
         "1.645 leaves 5 % on each side: for 95 % in all it is 1.96.": _interval(z=1.645),
         "1.96 is missing: this is one standard error to each side.": _interval(z=1.0),
+        "the means have not been subtracted: r is made of the deviations from them.": _interval(_about_zero),
+        "the ends are exchanged: return r, the lower end, the upper end.":
+            lambda x, y: tuple(_correlation(x, y)[k] for k in (0, 2, 1)),
+        "r alone: return it with both ends of its interval, as three numbers.": _pearson,
+        "the products are divided by n and the squares are not: n would cancel, so divide by it nowhere.":
+            _interval(lambda x, y: _pearson(x, y) / len(x)),
     })
