@@ -54,6 +54,12 @@ check_rows_of = Check(
             (first, end) for first, end in _rows_of(n, d) if end > first],
         "these are numbers of rows: return where each device's rows begin and end.": lambda n, d: [
             end - first for first, end in _rows_of(n, d)],
+        "these are first row and number of rows: the second number is where the rows end.": lambda n, d: [
+            (first, end - first) for first, end in _rows_of(n, d)],
+        "the rows are cut evenly, at k x num_rows / devices: each device takes the rows per device rounded up.":
+            lambda n, d: [(k * n // d, (k + 1) * n // d) for k in range(d)],
+        "a device without rows has (0, 0): its first and its end are both num_rows.": lambda n, d: [
+            (first, end) if first < end else (0, 0) for first, end in _rows_of(n, d)],
     })
 
 
@@ -94,6 +100,11 @@ check_state_bytes = Check(
             _each(_first_rows, 16),
         "each number has 2 bytes here: the state is float32, with 4.": _each(_first_rows, 10),
         "these are numbers, not bytes: a float32 has 4.": _each(_first_rows, 5),
+        "a vector has one dimension only: math.prod(shape[1:]) is 1 for it, where shape[1] does not exist.":
+            _each(lambda shape, devices: math.ceil(shape[0] / devices) * shape[1]),
+        "vectors are left out: a bias and the scales of a norm are parameters too.":
+            _each(lambda shape, devices: _first_rows(shape, devices) if len(shape) > 1 else 0),
+        "each number has 8 bytes here: the state is float32, with 4.": _each(_first_rows, 40),
     })
 
 
@@ -149,4 +160,8 @@ check_step_gradient = Check(
             lambda means, counts: (means * counts[..., None]).sum(dim=(0, 1)) / counts.sum(),
         "a result for each process is left: the sum goes over processes and micro-batches.":
             lambda means, counts: _weighed(means, counts, 1)[0],
+        "the means are divided by the number of tokens: multiply each by its own count first.":
+            lambda means, counts: means.nansum(dim=(0, 1)) / counts.sum(),
+        "nan is replaced after the sum, which it has spoiled by then: replace it in the means.":
+            lambda means, counts: (means * counts[..., None]).sum(dim=(0, 1)).nan_to_num() / counts.sum(),
     })
