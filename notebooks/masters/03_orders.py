@@ -505,8 +505,8 @@ except ValueError as error:
 # task: |-
 #   Write `cosine_schedule(N, K)`: a list of K whole numbers, how many of N tokens each step fills; K is at most N.
 #   After step k, counted from 0, there are $N \cos\left(\frac{\pi}{2} \frac{k + 1}{K}\right)$ tokens unknown, rounded
-#   **down**. But every step must fill at least one token and leave at least one for each step to come. Add `1e-9` before
-#   you round: $16 \cos(\pi/3)$ is 8, and floating point may say 7.9999.
+#   **down**. But every step must fill at least one token and leave at least one for each step to come. Add `1e-9`
+#   before you round: $16 \cos(\pi/3)$ is 8, and floating point may say 7.9999.
 # right: |-
 #   the bars for 16 tokens grow from step to step and add up to 16; with 16 steps they are all 1.
 # hints:
