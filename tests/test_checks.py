@@ -69,6 +69,13 @@ def test_a_mistake_is_recognised_by_the_numbers_that_it_gives():
     assert check.examine(lambda x: x / 3).hint is None
 
 
+def test_the_mistake_that_explains_most_is_named():
+    check = Check("twice", lambda x: 2 * x, {str(x): (x,) for x in (0, 1, 3, 5)},
+                  {"one more.": lambda x: x + 1, "squared.": lambda x: x * x, "nothing.": lambda x: 0})
+    assert check.examine(lambda x: x * x if x > 1 else 2).hint == "squared."      # 3 and 5; one more explains 1 alone
+    assert check.examine(lambda x: x + 1 if x < 4 else 99).hint == "one more."
+
+
 def test_answers_may_come_as_arrays_lists_or_numbers():
     check = Check("pair", lambda: (1, torch.tensor([0.5, 1.0])), {"nothing": ()}, {})
     for answer in ((1.0, [0.5, 1.0]), [torch.tensor(1), torch.tensor([0.5, 1.0]).numpy()]):

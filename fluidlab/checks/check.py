@@ -7,6 +7,7 @@ that mistake. So a hint is never a guess about somebody's code: it is the mistak
 
 import copy
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -78,13 +79,19 @@ class Check:
         return {words: outcome_of(answer, arguments) for words, arguments in self.cases.items()}
 
     def _likely(self, given: dict, wrong: list) -> str | None:
-        """The hint of the mistake that answers all cases alike, or else one of the wrong cases."""
-        made = {hint: self._ask(mistake) for hint, mistake in self.mistakes.items()}
-        for asked in (list(self.cases), *([words] for words in wrong)):
-            for hint, outcomes in made.items():
-                if not any(difference(given[words], outcomes[words], self.tolerance) for words in asked):
-                    return hint
-        return None
+        """The hint of the mistake that answers all cases alike, or else of the one that explains most wrong cases."""
+        def alike(outcomes: dict, asked) -> int:
+            return sum(not difference(given[words], outcomes[words], self.tolerance) for words in asked)
+        best, most = None, 0
+        for hint, mistake in self.mistakes.items():
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")                 # what a mistake stumbles over is no news to the student
+                outcomes = self._ask(mistake)
+            if alike(outcomes, self.cases) == len(self.cases):
+                return hint
+            if (explained := alike(outcomes, wrong)) > most:
+                best, most = hint, explained
+        return best
 
 
 class Changed(Exception):
