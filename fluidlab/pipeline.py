@@ -22,15 +22,15 @@ from fluidlab.config import SampleConfig, check_choice, check_range, check_type
 from fluidlab.device import usable_device
 from fluidlab.model.fluid import Fluid
 from fluidlab.model.noise import streams
+from fluidlab.publish.arguments import check_fit, counted, generators, in_tokens
 from fluidlab.publish.folder import check_saving, load_parts, read_index, read_training, write_folder
 from fluidlab.publish.model import FluidModel, check_dtype
-from fluidlab.publish.pictures import KINDS, from_pixels, to_mask, to_pixels
+from fluidlab.publish.pictures import KINDS, decode_known, from_pixels, to_mask, to_pixels
 from fluidlab.publish.remote import find_pipeline, upload
 from fluidlab.sample.edit import canvases, forget, grow, inpaint, outpaint, paste, surround, token_mask
 from fluidlab.sample.generate import Step, generate
 
 SETTINGS = tuple(field.name for field in fields(SampleConfig))
-MOST_IMAGES = 4096                # of one prompt in one call; a list of more would fill the memory unseen
 OPTIONS = (*SETTINGS, "use_cache", "on_step", "callback_on_step_end", "callback_on_step_end_tensor_inputs")
 
 
@@ -61,7 +61,7 @@ class FluidPipeline(DiffusionPipeline):
     def __init__(self, model: Fluid | FluidModel, tokenizer, text_encoder, defaults: dict | None = None):
         super().__init__()
         check_type("model", model, Fluid, "a Fluid")
-        _check_fit(model.config, tokenizer, text_encoder)
+        check_fit(model.config, tokenizer, text_encoder)
         SampleConfig.from_dict(defaults or {})
         self.register_modules(model=FluidModel.of(model), tokenizer=tokenizer, text_encoder=text_encoder)
         self.register_to_config(defaults=dict(defaults or {}))
@@ -193,9 +193,9 @@ class FluidPipeline(DiffusionPipeline):
         check_choice("output_type", output_type, (*KINDS, "latent"))
         check_type("prompt", prompt, (str, list, tuple), "a text or a list of texts")
         prompts = [p for p in ([prompt] if isinstance(prompt, str) else list(prompt))
-                   for _ in range(_counted(num_images_per_prompt))]
+                   for _ in range(counted(num_images_per_prompt))]
         check_range("images_at_once", images_at_once, 1, kind=int)
-        generator = streams(_generators(seed, generator, len(prompts)), len(prompts))
+        generator = streams(generators(seed, generator, len(prompts)), len(prompts))
         groups = range(0, max(len(prompts), 1), images_at_once)
         with self._watched([self.model.config.seq_len] * len(groups), **options) as options:
             drawn = [self._draw(prompts[i:i + images_at_once], generator[i:i + images_at_once], options)
@@ -228,7 +228,7 @@ class FluidPipeline(DiffusionPipeline):
         pixel_mask = to_mask(pixel_mask).to(self._execution_device)
         unknown = token_mask(pixel_mask, self.tokenizer.patch_size, ring)               # (N,)
         pixels = self._on_canvas(image)
-        generator = _generators(seed, generator, _counted(num_images_per_prompt))
+        generator = generators(seed, generator, counted(num_images_per_prompt))
         tokens = self._redraw(pixels, unknown, prompt, generator, num_images_per_prompt, options)
         return self._edited(tokens, pixels, pixel_mask if keep_pixels else None)
 
@@ -246,7 +246,7 @@ class FluidPipeline(DiffusionPipeline):
         pixels, N = self._on_canvas(image), self.model.config.seq_len
         allowed = (torch.ones(N, dtype=torch.bool) if pixel_mask is None
                    else token_mask(to_mask(pixel_mask), self.tokenizer.patch_size, ring=0)).to(pixels.device)
-        generator = _generators(seed, generator, _counted(num_images_per_prompt))
+        generator = generators(seed, generator, counted(num_images_per_prompt))
         unknown = forget(strength, allowed, num_images_per_prompt, generator)           # (B, N)
         return self._edited(self._redraw(pixels, unknown, prompt, generator, num_images_per_prompt, options), pixels)
 
@@ -267,9 +267,9 @@ class FluidPipeline(DiffusionPipeline):
             prompt, keep_pixels, seed, generator, num_images_per_prompt, options: as in `inpaint`.
         """
         patch, pixels = self.tokenizer.patch_size, to_pixels(image).to(self._execution_device)
-        margins = _in_tokens(patch, top=top, bottom=bottom, left=left, right=right)
+        margins = in_tokens(patch, top=top, bottom=bottom, left=left, right=right)
         check_range("ring", ring, 0, kind=int)
-        generator = _generators(seed, generator, _counted(num_images_per_prompt))
+        generator = generators(seed, generator, counted(num_images_per_prompt))
         known = self._awake("tokenizer").encode(pixels)                                 # (1, h w) or (1, h w, C)
         known = known.unflatten(1, (pixels.shape[-2] // patch, -1))                     # (1, h, w) or (1, h, w, C)
         H, W = known.shape[1] + sum(margins[:2]), known.shape[2] + sum(margins[2:])
@@ -348,17 +348,8 @@ class FluidPipeline(DiffusionPipeline):
 
     def _decode(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         """Pixels (B, 3, H, W); tokens that an interrupted drawing left blank become grey squares."""
-        tokenizer, (rows, columns) = self._awake("tokenizer"), grid or self.model.config.grid
-        blank = tokens == self.model.head.blank(*tokens.shape[:2], tokens.device)       # (B, N) or (B, N, C)
-        unknown = blank.reshape(*tokens.shape[:2], -1).all(dim=2)                       # (B, N)
-        if not unknown.any():
-            return tokenizer.decode(tokens, (rows, columns))
-        patch = tokenizer.patch_size
-        grey = tokenizer.encode(torch.zeros(1, 3, rows * patch, columns * patch, device=tokens.device))
-        chosen = unknown.view(*unknown.shape, *[1] * (tokens.ndim - 2))
-        pixels = tokenizer.decode(torch.where(chosen, grey, tokens), (rows, columns))
-        squares = unknown.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
-        return pixels.masked_fill(squares, 0.0)
+        blank = self.model.head.blank(*tokens.shape[:2], tokens.device)                 # (B, N) or (B, N, C)
+        return decode_known(self._awake("tokenizer"), tokens, blank, grid or self.model.config.grid)
 
     def _on_canvas(self, image: Tensor | Image.Image) -> Tensor:
         pixels = to_pixels(image).to(self._execution_device)
@@ -367,45 +358,3 @@ class FluidPipeline(DiffusionPipeline):
             raise ValueError(f"the picture must be as large as the model's canvas, {H}x{W} pixels, got "
                              f"{pixels.shape[-2]}x{pixels.shape[-1]}.")
         return pixels
-
-
-def _check_fit(config, tokenizer, text_encoder) -> None:
-    for name, part, mark in (("tokenizer", tokenizer, "kind"), ("text_encoder", text_encoder, "dim")):
-        if not hasattr(part, mark):
-            raise ValueError(f"{name} must be what load_{name} gives, got a {type(part).__name__}.")
-    if tokenizer.kind != config.token_kind:
-        raise ValueError(f"head {config.head!r} needs a {config.token_kind} tokenizer, got a {tokenizer.kind} one.")
-    size = "codebook_size" if tokenizer.kind == "discrete" else "token_dim"
-    if getattr(tokenizer, size) != getattr(config, size):
-        raise ValueError(f"the model was built for {size} {getattr(config, size)}, "
-                         f"the tokenizer has {getattr(tokenizer, size)}.")
-    if text_encoder.dim != config.text_dim:
-        raise ValueError(f"the model was built for text_dim {config.text_dim}, "
-                         f"the text encoder has {text_encoder.dim}.")
-
-
-def _in_tokens(patch: int, **margins: int) -> tuple[int, ...]:
-    for name, margin in margins.items():
-        check_range(name, margin, 0, kind=int)
-        if margin % patch:
-            raise ValueError(f"{name} must be a multiple of {patch} pixels, got {margin}.")
-    return tuple(margin // patch for margin in margins.values())
-
-
-def _counted(num_images_per_prompt: int) -> int:
-    check_range("num_images_per_prompt", num_images_per_prompt, 1, MOST_IMAGES, kind=int)
-    return num_images_per_prompt
-
-
-def _generators(seed, generator, batch: int):
-    if seed is None:
-        return generator
-    if generator is not None:
-        raise ValueError("give either a seed or a generator, got both.")
-    seeds = list(seed) if isinstance(seed, list | tuple | range) else [seed]
-    for number in seeds:
-        check_range("seed", number, 0, 2**63 - 1 - batch, kind=int)
-    seeds = seeds if isinstance(seed, list | tuple | range) else [seed + i for i in range(batch)]
-    if len(seeds) != batch:
-        raise ValueError(f"seed must be one number or one per image, got {len(seeds)} for {batch} images.")
-    return [torch.Generator().manual_seed(s) for s in seeds]

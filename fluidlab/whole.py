@@ -24,6 +24,24 @@ def whole_file(path: Path):
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text in UTF-8."""
+    with whole_file(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, values) -> None:
+    """JSON, indented."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_tensors(path: Path, tensors: dict) -> None:
+    """Tensors by name as safetensors, from whatever device."""
+    from safetensors.torch import save_file
+    with whole_file(path) as beside:
+        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, beside)
+
+
 def read_json(path: Path, *needed: str) -> dict:
     """A JSON object from a file.
 

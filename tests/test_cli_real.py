@@ -96,13 +96,13 @@ def test_a_cache_of_a_data_set_with_parts_from_the_hub(pictures, places, capsys,
 @pytest.fixture
 def decoded(monkeypatch):
     """Every picture that is decoded, by its file."""
-    from fluidlab.data import captions
-    read, names = captions.read_picture, []
+    from fluidlab.data import captions_reading
+    read, names = captions_reading.read_picture, []
 
     def reading(source, *options):
         names.append(Path(source).name)
         return read(source, *options)
-    monkeypatch.setattr(captions, "read_picture", reading)
+    monkeypatch.setattr(captions_reading, "read_picture", reading)
     return names
 
 

@@ -18,10 +18,11 @@ from hub_cache import answer
 from huggingface_hub import errors
 from PIL import Image
 
-from fluidlab.data import captions as captions_module
-from fluidlab.data import captions_open
-from fluidlab.data.captions import CaptionedImages, CaptionStream, Reader, captions_of, choose_columns
+from fluidlab.data import captions_open, captions_reading
+from fluidlab.data.captions import CaptionedImages, CaptionStream
+from fluidlab.data.captions_columns import captions_of, choose_columns
 from fluidlab.data.captions_open import coco_pairs, open_captions
+from fluidlab.data.captions_reading import Reader
 from fluidlab.data.pictures import BrokenPicture, read_picture
 from fluidlab.data.token_cache import TokenCache, write_cache
 from fluidlab.text import load_text_encoder
@@ -256,13 +257,13 @@ class TestBroken:
     def test_a_length_reads_everything_once(self, tmp_path, monkeypatch):
         saved(tmp_path / "data")
         source, read = open_captions(tmp_path / "data", image_size=16, threads=1), []
-        monkeypatch.setattr(captions_module, "read_picture", lambda *a: read.append(1) or read_picture(*a))
+        monkeypatch.setattr(captions_reading, "read_picture", lambda *a: read.append(1) or read_picture(*a))
         source.batch(range(2))
         assert len(read) == 2
         assert len(source) == N == len(read) and len(source) == N == len(read)
 
     def test_only_so_many_are_named_but_all_are_counted(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(captions_module, "NAMED", 2)
+        monkeypatch.setattr(captions_reading, "NAMED", 2)
         rows(lambda i: b"broken" if i % 2 else encoded(picture(i)), 12).save_to_disk(tmp_path / "data")
         source = open_captions(tmp_path / "data", image_size=16)
         with pytest.warns(UserWarning) as caught:
@@ -272,7 +273,7 @@ class TestBroken:
 
     @pytest.mark.filterwarnings("ignore:row")
     def test_a_data_set_of_nothing_else_is_refused_early(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(captions_module, "HOPELESS", 8)
+        monkeypatch.setattr(captions_reading, "HOPELESS", 8)
         rows(lambda i: b"broken", 20).save_to_disk(tmp_path / "data")
         with pytest.raises(ValueError, match="None of the first 8 rows of .* can be read .row 7: .* are these its col"):
             open_captions(tmp_path / "data", image_size=16).batch([0])

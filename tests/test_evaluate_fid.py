@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from fluidlab.evaluate.fid import InceptionFeatures
 from fluidlab.evaluate.frechet import frechet_between, gaussian_of
 from fluidlab.evaluate.moments import Moments, load_statistics, stream_statistics, to_bytes
-from fluidlab.tokenizer.files import write_json
+from fluidlab.whole import write_json
 
 NO_TORCH_FIDELITY = "torch-fidelity is an optional extra that brings torchvision"
 
@@ -196,7 +196,7 @@ def test_other_images_and_extractors_are_refused(tmp_path, small_network):
     with pytest.raises(ValueError, match="statistics are two files, gone.safetensors and gone.json"):
         load_statistics(tmp_path / "gone.safetensors", "quarters")
     save_file({"count": torch.tensor(3), "mean": torch.zeros(2)}, tmp_path / "wrong.safetensors")
-    write_json({}, tmp_path / "wrong.json")
+    write_json(tmp_path / "wrong.json", {})
     with pytest.raises(ValueError, match="wrong.safetensors holds no statistics"):
         load_statistics(tmp_path / "wrong.safetensors", "quarters")
     save_file({"count": torch.tensor(3), "mean": torch.zeros(2), "scatter": torch.zeros(2, 2)},

@@ -20,12 +20,12 @@ MAY_IMPORT = {
     "hub": {"config", "whole"},
     "data": {"config", "hub", "whole"},
     "tokenizer": {"config", "device", "hub", "whole"},
-    "text": {"config", "device", "layers", "hub"},
+    "text": {"config", "device", "layers", "hub", "whole"},
     "model": {"config", "layers", "text.aligner", "whole"},
     "sample": {"config", "layers", "model"},
     "train": {"config", "layers", "presets", "data", "model", "whole"},
     "evaluate": {"config", "hub", "model", "sample", "tokenizer", "text", "data.scenes", "whole"},
-    "publish": {"config", "hub", "tokenizer", "text", "model", "data.token_cache"},
+    "publish": {"config", "hub", "tokenizer", "text", "model", "data.token_cache", "whole"},
     "pipeline": {"config", "device", "presets", "tokenizer", "text", "model", "sample", "publish"},
     "bench": ANYTHING,
     "viz": ANYTHING,
@@ -36,7 +36,7 @@ MAY_IMPORT = {
 }
 IMPORTED_BY_NOTHING = {"bench", "viz", "checks", "cli"}
 FACES = {"__main__", "__init__"}             # the command and the public names
-OUTSIDE = {"config": set(), "layers": {"torch"}, "device": {"torch"}, "whole": set(), "presets": set(),
+OUTSIDE = {"config": set(), "layers": {"torch"}, "device": {"torch"}, "whole": {"safetensors"}, "presets": set(),
            "model": {"torch", "safetensors", "numpy", "tqdm"}}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

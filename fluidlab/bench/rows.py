@@ -1,11 +1,10 @@
 """One line of a benchmark, and the table that keeps the last measurement of each."""
 
-import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from fluidlab.config import data_dir
-from fluidlab.evaluate.results import provenance, write_table
+from fluidlab.evaluate.results import provenance, read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -50,15 +49,7 @@ def read_bench(path: Path | None = None) -> list[dict[str, str]]:
     Raises:
         ValueError: the file is missing or has other columns.
     """
-    path = path or bench_file()
-    if not path.is_file():
-        raise ValueError(f"{path.name} is not in {path.parent.name}/; `fluidlab bench --results` writes it.")
-    with path.open(newline="", encoding="utf-8") as f:
-        reader = csv.DictReader(f)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path.name} must have the columns {', '.join(COLUMNS)}, "
-                             f"got {', '.join(reader.fieldnames or ())}.")
-        return list(reader)
+    return read_table(path or bench_file(), COLUMNS, "`fluidlab bench --results`")
 
 
 def keep_rows(rows: list[Row], path: Path, threads: int) -> None:

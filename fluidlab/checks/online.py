@@ -18,7 +18,7 @@ import torch
 from fluidlab.checks import online_parts as parts
 from fluidlab.data.coco import COCO_ON_THE_HUB, NUM_PAIRS
 from fluidlab.evaluate.geneval_judge import CLIP, DETECTOR
-from fluidlab.tokenizer.files import write_json
+from fluidlab.whole import write_json
 
 REPORT = "verify-online.json"
 LIBRARIES = ("torch", "diffusers", "transformers", "datasets", "huggingface_hub")
@@ -131,9 +131,8 @@ def run_steps(steps: Iterable[Step], folder: Path) -> Iterator[Outcome]:
             found, passed = " ".join(f"{'' if sentence else f'{type(error).__name__}: '}{error}".split()), False
         seconds = time.perf_counter() - began
         free_memory()
-        write_json({**read_report(folder), step.name: {
-            "passed": passed, "seconds": round(seconds, 1), "found": found, "id": step.id, "with": libraries()}},
-            folder / REPORT)
+        write_json(folder / REPORT, {**read_report(folder), step.name: {
+            "passed": passed, "seconds": round(seconds, 1), "found": found, "id": step.id, "with": libraries()}})
         yield Outcome(step, passed, found, seconds)
 
 

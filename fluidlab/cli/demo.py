@@ -17,11 +17,12 @@ def run_demo(args) -> int:
     from fluidlab.data.scenes import EmojiScenes
     from fluidlab.tokenizer import load_tokenizer
     from fluidlab.viz.demo import demo_page, states
+    from fluidlab.whole import write_text
     pictures = {f"scene {i}": (lambda size, i=i: EmojiScenes("test", size, 0)[i]["image"]) for i in SCENES}
     pictures |= {name: (lambda size, name=name: load_photo(name, size)) for name in PHOTOS_HELDOUT}
     found, sources = states(load_tokenizer("scenes-vq"), load_tokenizer("scenes-vae"), pictures, args.sizes)
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(demo_page(found, sources), encoding="utf-8")
+    write_text(out, demo_page(found, sources))
     print(f"wrote {out}: {len(found)} states, {out.stat().st_size / 1e6:.1f} MB")
     return 0

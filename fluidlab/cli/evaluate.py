@@ -213,18 +213,20 @@ def keep_table(report, of_true_scenes: tuple, variant: str, folder: Path) -> lis
     import matplotlib.pyplot as plt
 
     from fluidlab.viz.plots_evaluate import score_bars, skill_scores
+    from fluidlab.whole import whole_file
     table, picture = folder / "scores.csv", folder / "scores.png"
     metrics = report.metrics()
     for name, found in zip(("judge_ceiling", "judge_mismatched"), of_true_scenes, strict=True):
         metrics |= {name: found.overall.value, f"{name}_low": found.overall.low, f"{name}_high": found.overall.high}
-    with table.open("w", newline="", encoding="utf-8") as f:
+    with whole_file(table) as beside, beside.open("w", newline="", encoding="utf-8") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(("metric", "value", "low", "high"))
         writer.writerows((key, round(value, 6), metrics.get(f"{key}_low", ""), metrics.get(f"{key}_high", ""))
                          for key, value in metrics.items() if not key.endswith(("_low", "_high")))
     ceilings = {skill: interval.value for skill, interval in of_true_scenes[0].skills.items()}
     figure = score_bars({variant: skill_scores(metrics)}, {variant: ceilings})
-    figure.savefig(picture)
+    with whole_file(picture) as beside:
+        figure.savefig(beside, format="png")
     plt.close(figure)
     return [table, picture]
 

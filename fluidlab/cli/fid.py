@@ -175,6 +175,6 @@ def print_fid(name: str, measured: dict) -> None:
 
 def keep(folder: Path, measured: dict) -> None:
     """`fid.json` beside the statistics: the number and all that it depends on."""
-    from fluidlab.tokenizer.files import write_json
-    write_json(measured, folder / "fid.json")
+    from fluidlab.whole import write_json
+    write_json(folder / "fid.json", measured)
     print(f"  {folder / 'fid.json'}")

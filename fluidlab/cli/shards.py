@@ -22,9 +22,9 @@ def run_shards(args) -> None:
     from fluidlab.cli.train import make_trainer
     from fluidlab.config import TOKEN_KINDS, TrainConfig, check_choice
     from fluidlab.data.token_cache import TokenCache, cache_tokenizer
-    from fluidlab.model.files import write_json
     from fluidlab.train.parallel import start
     from fluidlab.train.shards import look_at_step
+    from fluidlab.whole import write_json
     use_threads(args)
     check_choice("head", args.head, tuple(TOKEN_KINDS))
     data = TokenCache(args.cache, cache_tokenizer(args.cache, TOKEN_KINDS[args.head]))

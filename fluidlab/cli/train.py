@@ -176,12 +176,12 @@ def run_export(args) -> None:
     from fluidlab.config import SampleConfig, TrainConfig
     from fluidlab.data.token_cache import tokens_fingerprint
     from fluidlab.evaluate.results import append_results, provenance
-    from fluidlab.model.files import save_model, write_json
+    from fluidlab.model.files import save_model
     from fluidlab.text import load_text_encoder
     from fluidlab.tokenizer import SHIPPED, load_tokenizer
     from fluidlab.train.checkpoint import averaged_model
     from fluidlab.train.loop import read_log
-    from fluidlab.whole import read_json
+    from fluidlab.whole import read_json, write_json
     defaults = given(guidance_scale=args.guidance_scale, temperature=args.temperature)
     SampleConfig(**defaults)
     model, steps = averaged_model(args.trained)

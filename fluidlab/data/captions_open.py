@@ -10,7 +10,9 @@ import itertools
 from pathlib import Path
 
 from fluidlab.config import check_range
-from fluidlab.data.captions import CaptionedImages, CaptionStream, Reader, choose_columns, follow
+from fluidlab.data.captions import CaptionedImages, CaptionStream, follow
+from fluidlab.data.captions_columns import choose_columns
+from fluidlab.data.captions_reading import Reader
 from fluidlab.data.coco import COCO_ON_THE_HUB, NUM_PAIRS, SPLIT, coco_captions, coco_rows, is_coco, shuffled
 from fluidlab.data.splitmix import SplitMix64, hash_text
 from fluidlab.hub import as_path, can_only_be_a_path, hub_failure, split_name

@@ -6,7 +6,8 @@ share it without each reading what the others do.
 
 import torch
 
-from fluidlab.data.captions import CaptionedImages, read_rows, stack_pairs
+from fluidlab.data.captions import CaptionedImages
+from fluidlab.data.captions_reading import read_rows, stack_pairs
 from fluidlab.data.pictures import BrokenPicture
 
 

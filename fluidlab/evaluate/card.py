@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fluidlab.evaluate.results import read_results
 from fluidlab.evaluate.sceneval import SKILLS
+from fluidlab.whole import write_json, write_text
 
 LIMITS = (
     "It knows 58 classes, 8 colours and the wordings of EmojiScenes; other words are named in a warning and ignored.",
@@ -112,6 +113,6 @@ def card_markdown(card: dict) -> str:
 def write_card(folder: str | Path, results: str | Path | None = None) -> dict:
     """Write card.json and README.md into the model's folder; see `model_card`."""
     folder, card = Path(folder), model_card(folder, results)
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card_markdown(card), encoding="utf-8")
+    write_json(folder / "card.json", card)
+    write_text(folder / "README.md", card_markdown(card))
     return card

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from fluidlab.config import data_dir
 from fluidlab.tokenizer.blocks import Shrink, res_blocks
-from fluidlab.tokenizer.files import write_json, write_tensors
+from fluidlab.whole import write_json, write_tensors
 
 SIDE = 64      # pixels that the judge looks at; larger images are averaged down
 STRIDE = 8     # pixels between two answers
@@ -120,8 +120,8 @@ class Detector(nn.Module):
         """Write config.json and model.safetensors in half precision."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_tensors({name: value.half() for name, value in self.state_dict().items()}, folder / "model.safetensors")
-        write_json({"kind": "detector", **dataclasses.asdict(self.config)}, folder / "config.json")
+        write_tensors(folder / "model.safetensors", {name: value.half() for name, value in self.state_dict().items()})
+        write_json(folder / "config.json", {"kind": "detector", **dataclasses.asdict(self.config)})
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Detector":

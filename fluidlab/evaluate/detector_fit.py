@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from fluidlab.data.scenes import EmojiScenes
 from fluidlab.evaluate.detector import Detector, DetectorConfig, detector_loss, targets_of
-from fluidlab.tokenizer.files import load_optimizer, optimizer_tensors, write_json, write_tensors
+from fluidlab.tokenizer.files import load_optimizer, optimizer_tensors
+from fluidlab.whole import write_json, write_tensors
 
 TRAIN_SEED = 1  # of the scenes it learns from; the exam and the prompts are of seed 0
 
@@ -76,7 +77,7 @@ def fit_detector(out: str | Path, recipe: DetectorRecipe | None = None, *, resum
         raise ValueError(f"{out} holds a training that was stopped: continue it with resume, or name another folder.")
     done, before = _load(out, model, averaged, optimizer, recipe) if resume else (0, 0.0)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(asdict(recipe), out / "recipe.json")
+    write_json(out / "recipe.json", asdict(recipe))
     start = time.perf_counter() - before
     with tqdm(total=recipe.steps, initial=done, unit="step", disable=not progress) as bar:
         try:
@@ -92,8 +93,9 @@ def fit_detector(out: str | Path, recipe: DetectorRecipe | None = None, *, resum
             _save(out, model, averaged, optimizer, done, time.perf_counter() - start)
     model.load_state_dict(averaged)
     model.eval().requires_grad_(False).save_pretrained(out)
-    write_json({"steps": done, "images": done * recipe.batch_size, "seconds": round(time.perf_counter() - start, 1),
-                **asdict(recipe)}, out / "fit.json")
+    seconds = round(time.perf_counter() - start, 1)
+    write_json(out / "fit.json", {"steps": done, "images": done * recipe.batch_size, "seconds": seconds,
+                                  **asdict(recipe)})
     for name in ("checkpoint.safetensors", "recipe.json"):
         (out / name).unlink()
     return model
@@ -125,7 +127,7 @@ def _save(out: Path, model: Detector, averaged: dict, optimizer, done: int, seco
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"ema.{k}": v for k, v in averaged.items()}
     tensors |= optimizer_tensors("adam", optimizer)
     tensors["progress"] = torch.tensor([done, seconds], dtype=torch.float64)
-    write_tensors(tensors, out / "checkpoint.safetensors")
+    write_tensors(out / "checkpoint.safetensors", tensors)
 
 
 def _load(out: Path, model: Detector, averaged: dict, optimizer, recipe: DetectorRecipe) -> tuple[int, float]:

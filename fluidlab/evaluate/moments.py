@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from fluidlab.config import check_range
 from fluidlab.evaluate.frechet import Gaussian, extract_features
 from fluidlab.evaluate.resume import keep_plan
-from fluidlab.tokenizer.files import write_tensors
+from fluidlab.whole import write_tensors
 
 SAVE_EVERY = 1000  # images
 
@@ -61,7 +61,7 @@ class Moments:
 
     def save(self, path: Path) -> None:
         """One safetensors file, in one atomic step: the number can never be of another moment than the sums."""
-        write_tensors({"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter}, path)
+        write_tensors(path, {"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter})
 
     @classmethod
     def load(cls, path: Path) -> "Moments":

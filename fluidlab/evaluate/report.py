@@ -21,7 +21,7 @@ from fluidlab.evaluate.detector import Detection, Detector
 from fluidlab.evaluate.frechet import enough_images, extract_features, frechet_at_infinity, frechet_distance
 from fluidlab.evaluate.resume import keep_plan, made_by
 from fluidlab.evaluate.sceneval import Scores, judge, prompt_list, scores
-from fluidlab.tokenizer.files import write_json, write_tensors
+from fluidlab.whole import write_json, write_tensors
 
 Draw = Callable[[list[str], list[int]], Tensor]  # prompts and seeds to images (B, 3, H, W) in [-1, 1]
 
@@ -80,8 +80,8 @@ def look(draw: Draw, detector: Detector, prompts: list[str], seeds: list[int], f
         seen, vectors = folder / f"{start:06d}.json", folder / f"{start:06d}.safetensors"
         if not seen.exists():  # written last: a chunk with it is whole
             images = draw(prompts[start:start + chunk], seeds[start:start + chunk])
-            write_tensors({"features": extract_features([images], detector.features).float()}, vectors)
-            write_json([[asdict(d) for d in objects] for objects in detector.detect(images)], seen)
+            write_tensors(vectors, {"features": extract_features([images], detector.features).float()})
+            write_json(seen, [[asdict(d) for d in objects] for objects in detector.detect(images)])
         found += [[Detection(**{**d, "box": tuple(d["box"])}) for d in objects]
                   for objects in json.loads(seen.read_text(encoding="utf-8"))]
         features.append(load_file(vectors)["features"])

@@ -61,21 +61,30 @@ def write_table(rows: Iterable[dict], columns: tuple[str, ...], path: Path) -> P
     return path
 
 
+def read_table(path: Path, columns: tuple[str, ...], writer: str) -> list[dict[str, str]]:
+    """All rows of a CSV file.
+
+    Raises:
+        ValueError: the file is missing (then the sentence names its writer) or has other columns.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} is not in {path.parent.name}/; {writer} writes it.")
+    with path.open(newline="", encoding="utf-8") as f:
+        reader = csv.DictReader(f)
+        if tuple(reader.fieldnames or ()) != columns:
+            raise ValueError(f"{path.name} must have the columns {', '.join(columns)}, "
+                             f"got {', '.join(reader.fieldnames or ())}.")
+        return list(reader)
+
+
 def read_results(path: str | Path | None = None, **where: str) -> list[dict[str, str]]:
     """The rows whose columns equal `where`, for example `read_results(order="random", metric="val_loss")`.
 
     Raises:
         ValueError: the file is missing or has other columns.
     """
-    path = Path(path or results_file())
-    if not path.is_file():
-        raise ValueError(f"{path.name} is not in {path.parent.name}/; a training or evaluation command writes it.")
-    with path.open(newline="", encoding="utf-8") as f:
-        reader = csv.DictReader(f)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path.name} must have the columns {', '.join(COLUMNS)}, "
-                             f"got {', '.join(reader.fieldnames or ())}.")
-        return [row for row in reader if all(row[k] == str(v) for k, v in where.items())]
+    rows = read_table(Path(path or results_file()), COLUMNS, "a training or evaluation command")
+    return [row for row in rows if all(row[k] == str(v) for k, v in where.items())]
 
 
 def _what(row: dict) -> tuple:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from fluidlab.evaluate.results import provenance
-from fluidlab.tokenizer.files import write_json
+from fluidlab.whole import write_json
 
 
 def keep_plan(plan: dict, path: Path) -> None:
@@ -25,7 +25,7 @@ def keep_plan(plan: dict, path: Path) -> None:
     plan = json.loads(json.dumps(plan))                                     # tuples become lists, as they will be read
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        write_json(plan, path)
+        write_json(path, plan)
         return
     kept = json.loads(path.read_text(encoding="utf-8"))
     for key in sorted(set(plan) | set(kept)):
@@ -39,7 +39,7 @@ def made_by(folder: Path) -> dict[str, str]:
     begun = folder / "made_by.json"
     if not begun.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(provenance(), begun)
+        write_json(begun, provenance())
     return json.loads(begun.read_text(encoding="utf-8"))
 
 

@@ -6,7 +6,6 @@ buys agreement with the prompt and pays with variety. A setting is chosen on oth
 or the best of twenty noisy numbers would be reported as if it were a measurement.
 """
 
-import csv
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from fluidlab.config import check_choice, data_dir
 from fluidlab.evaluate.detector import Detector
 from fluidlab.evaluate.report import Draw, evaluate_generator, reference_features
-from fluidlab.evaluate.results import write_table
+from fluidlab.evaluate.results import read_table, write_table
 
 SETTINGS = ("guidance_scale", "temperature", "num_inference_steps", "num_denoising_steps")
 DEFAULT_STEPS = {"num_inference_steps": None, "num_denoising_steps": 25}   # where guidance and temperature are chosen
@@ -105,15 +104,7 @@ def read_sweep(path: str | Path | None = None, **where) -> list[dict]:
     Raises:
         ValueError: the file is missing, has other columns, or a row has something that is no number.
     """
-    path = Path(path or data_dir() / "sweep.csv")
-    if not path.is_file():
-        raise ValueError(f"{path.name} is not in {path.parent.name}/; `fluidlab evaluate sweep` writes it.")
-    with path.open(newline="", encoding="utf-8") as f:
-        reader = csv.DictReader(f)
-        if tuple(reader.fieldnames or ()) != SWEEP_COLUMNS:
-            raise ValueError(f"{path.name} must have the columns {', '.join(SWEEP_COLUMNS)}, "
-                             f"got {', '.join(reader.fieldnames or ())}.")
-        rows = list(reader)
+    rows = read_table(Path(path or data_dir() / "sweep.csv"), SWEEP_COLUMNS, "`fluidlab evaluate sweep`")
     return [row for row in (_numbers(line, row) for line, row in enumerate(rows, start=2))
             if all(row[key] == value for key, value in where.items())]
 

@@ -5,27 +5,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fluidlab.config import ModelConfig
 from fluidlab.layers import fill, whole
 from fluidlab.model.fluid import Fluid
-from fluidlab.whole import whole_file
+from fluidlab.whole import write_json, write_tensors
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILE_BYTES = 4 * 10 ** 9
-
-
-def write_json(path: Path, values: dict) -> None:
-    """JSON, indented."""
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
-def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Safetensors."""
-    with whole_file(path) as beside:
-        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, beside)
 
 
 def save_model(model: Fluid, folder: str | Path, *, dtype: torch.dtype = torch.float32,

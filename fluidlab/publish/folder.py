@@ -19,11 +19,12 @@ import torch
 from fluidlab.config import SampleConfig, data_dir
 from fluidlab.data.token_cache import tokens_fingerprint
 from fluidlab.hub import Wanted, find_model, read_json
-from fluidlab.model.files import load_model, save_model, write_json
+from fluidlab.model.files import load_model, save_model
 from fluidlab.model.fluid import Fluid
 from fluidlab.publish.card import pipeline_card
 from fluidlab.text.encoder import load_text_encoder
 from fluidlab.tokenizer import load_tokenizer
+from fluidlab.whole import write_json, write_text
 
 INDEX = "pipeline.json"
 TRAINING = "training.json"
@@ -104,7 +105,7 @@ def write_folder(folder: Path, name: str, model: Fluid, tokenizer, text_encoder,
     if training is not None:
         write_json(folder / TRAINING, training)
     card = pipeline_card(name, model, tokenizer, text_encoder, defaults=defaults, training=training)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_text(folder / "README.md", card)
     write_json(folder / INDEX, {"tokenizer": "tokenizer", "text_encoder": "text_encoder",
                                 **({"defaults": defaults} if defaults else {}), "sha256": sums_of(folder)})
 

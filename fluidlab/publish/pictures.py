@@ -42,3 +42,17 @@ def _named(value) -> str:
 
 def _bytes(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture))
+
+
+def decode_known(tokenizer, tokens: Tensor, blank: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Pictures (B, 3, H, W) of tokens on a grid; those still equal to `blank` become grey squares."""
+    rows, columns = grid
+    unknown = (tokens == blank).reshape(*tokens.shape[:2], -1).all(dim=2)               # (B, N)
+    if not unknown.any():
+        return tokenizer.decode(tokens, grid)
+    patch = tokenizer.patch_size
+    grey = tokenizer.encode(torch.zeros(1, 3, rows * patch, columns * patch, device=tokens.device))
+    chosen = unknown.view(*unknown.shape, *[1] * (tokens.ndim - 2))
+    pixels = tokenizer.decode(torch.where(chosen, grey, tokens), grid)
+    squares = unknown.view(-1, 1, rows, columns).repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+    return pixels.masked_fill(squares, 0.0)

@@ -19,6 +19,7 @@ from fluidlab.device import usable_device
 from fluidlab.hub import Wanted, find_model, has_tokenizer, read_json, reading, tokenizer_beside
 from fluidlab.text.fingerprint import fingerprint_of
 from fluidlab.text.pieces import tokenizer_from_pieces, words_of
+from fluidlab.whole import write_json, write_text
 
 # What to load where, smallest first; E is the width of the features. Sizes are those of the encoder in bfloat16.
 SUGGESTED = {
@@ -160,7 +161,7 @@ class TextEncoder(nn.Module):
         self.tokenizer.save_pretrained(folder)
         _name_old_class(folder / "tokenizer_config.json")
         if self.words is not None:
-            (folder / WORDS_FILE).write_text(json.dumps(sorted(self.words), indent=0) + "\n", encoding="utf-8")
+            write_text(folder / WORDS_FILE, json.dumps(sorted(self.words), indent=0) + "\n")
 
     def _ids(self, prompt: str) -> list[int]:
         """The token ids of one prompt, cut to max_length; [] for "no text"."""
@@ -269,7 +270,7 @@ def _name_old_class(path: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("tokenizer_class") == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_json(path, config)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ beside it linear readers that ask each feature for its neighbours (`Window` says
 captions come in as an argument; this file knows no data set.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ from fluidlab.config import check_choice, check_range
 from fluidlab.text.corrupt import IGNORED, choose_cuts, corrupt, pad
 from fluidlab.text.encoder import MAX_LENGTH, TextEncoder
 from fluidlab.text.pieces import build_tokenizer, sentinel, train_sentencepiece, words_of
+from fluidlab.whole import write_json
 
 NUM_SENTINELS = 16
 RATE = 0.3                                         # T5 cuts 15 %, but of 512 tokens; a caption has 8
@@ -73,7 +73,7 @@ def fit_text(documents: Iterable[str | tuple[str, ...]], validation: Iterable[st
     report = {**settings, "documents": len(documents), "validation_loss_before": before,
               "validation_loss_after": after, "pieces": len(tokenizer), "words": len(words),
               "parameters": sum(p.numel() for p in encoder.parameters())}
-    (out / "fit.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "fit.json", report)
     return report
 
 

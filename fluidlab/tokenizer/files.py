@@ -9,16 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fluidlab.whole import whole_file
-
-
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file in one atomic step."""
-    with whole_file(path) as beside:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside)
+from fluidlab.whole import write_json, write_tensors
 
 
 def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -37,19 +31,13 @@ def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[
     optimizer.load_state_dict(state)
 
 
-def write_json(values: dict, path: Path) -> None:
-    """Write a JSON file in one atomic step."""
-    with whole_file(path) as beside:
-        beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
 def save_model(model: nn.Module, config: dict, folder: str | Path, dtype: torch.dtype) -> None:
     """Save `model` with its floating weights in `dtype`, and `config`, into `folder` (made if missing)."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    write_tensors(weights, folder / "model.safetensors")
-    write_json(config, folder / "config.json")
+    write_tensors(folder / "model.safetensors", weights)
+    write_json(folder / "config.json", config)
 
 
 def load_model(build: Callable[[dict], nn.Module], kind: str, folder: str | Path) -> nn.Module:

@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from fluidlab.tokenizer.files import load_optimizer, optimizer_tensors, write_json, write_tensors
+from fluidlab.tokenizer.files import load_optimizer, optimizer_tensors
 from fluidlab.tokenizer.metrics import psnr
 from fluidlab.tokenizer.vae import VAEConfig, VAETokenizer
 from fluidlab.tokenizer.vq import VQConfig, VQTokenizer
+from fluidlab.whole import write_json, write_tensors
 
 TOKENIZERS = {"vae": (VAETokenizer, VAEConfig), "vq": (VQTokenizer, VQConfig)}
 
@@ -133,7 +134,7 @@ class Fitting:
             tensors |= optimizer_tensors(name, optimizer)
         # The counters travel inside the tensors' file, so that one rename moves the whole state.
         tensors["progress"] = torch.tensor([self.step, self.seconds], dtype=torch.float64)
-        write_tensors(tensors, folder / "checkpoint.safetensors")
+        write_tensors(folder / "checkpoint.safetensors", tensors)
 
     def load(self, folder: Path) -> None:
         """Continue from what `save` wrote."""
@@ -219,7 +220,7 @@ def fit_tokenizer(
         facts = {"kind": kind, "steps": fitting.step, "seconds": round(fitting.seconds, 1), **asdict(config)}
         if decoder_of is not None and (Path(decoder_of) / "fit.json").is_file():
             facts["decoder_of"] = json.loads((Path(decoder_of) / "fit.json").read_text(encoding="utf-8"))
-        write_json(facts, out / "fit.json")
+        write_json(out / "fit.json", facts)
     return tokenizer
 
 

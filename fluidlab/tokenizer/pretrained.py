@@ -25,9 +25,9 @@ from fluidlab.tokenizer.contract import (
     image_grid,
     resolve_grid,
 )
-from fluidlab.tokenizer.files import write_json
 from fluidlab.tokenizer.patches import pack, unpack
 from fluidlab.tokenizer.statistics import Statistics, denormalise, kept_statistics, normalise
+from fluidlab.whole import write_json
 
 OURS = "fluidlab.json"                     # beside diffusers' config.json: what of ours a saved tokenizer depends on
 SIGNED, UNSIGNED = (-1.0, 1.0), (0.0, 1.0)
@@ -108,7 +108,7 @@ class DiffusersVAE(Tokenizer):
         """Write what `load_tokenizer(folder)` reads, in diffusers' own layout, and the scale of the tokens beside."""
         self.model.save_pretrained(folder)
         scale = Statistics(mean=self.latent_mean.tolist(), std=self.latent_std.tolist(), source="as saved")
-        write_json({"pixel_range": list(self.pixel_range), "statistics": asdict(scale)}, Path(folder) / OURS)
+        write_json(Path(folder) / OURS, {"pixel_range": list(self.pixel_range), "statistics": asdict(scale)})
 
 
 class DiffusersVQ(Tokenizer):
@@ -165,7 +165,7 @@ class DiffusersVQ(Tokenizer):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write what `load_tokenizer(folder)` reads, in diffusers' own layout."""
         self.model.save_pretrained(folder)
-        write_json({"pixel_range": list(self.pixel_range)}, Path(folder) / OURS)
+        write_json(Path(folder) / OURS, {"pixel_range": list(self.pixel_range)})
 
 
 CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}

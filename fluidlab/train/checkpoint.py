@@ -22,10 +22,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fluidlab.config import ModelConfig
-from fluidlab.model.files import write_json
 from fluidlab.model.fluid import Fluid
 from fluidlab.train.optim import EMA
-from fluidlab.whole import read_json
+from fluidlab.whole import read_json, write_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

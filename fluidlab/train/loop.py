@@ -10,13 +10,13 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from fluidlab.config import check_type, short
-from fluidlab.model.files import save_model, write_json
+from fluidlab.model.files import save_model
 from fluidlab.train.checkpoint import checkpoints
 from fluidlab.train.lock import only_run
 from fluidlab.train.memory import enough_memory, keep_freed_memory
 from fluidlab.train.signals import peers, stop_signals
 from fluidlab.train.trainer import Record, Trainer
-from fluidlab.whole import read_json, whole_file
+from fluidlab.whole import read_json, whole_file, write_json
 
 MAY_CHANGE = {"log_every", "validate_every", "validate_images", "save_every", "keep", "micro_batch", "checkpointing",
               "compile", "shards"}
